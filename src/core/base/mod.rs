@@ -1,0 +1,8 @@
+//! The ground floor: identifiers, units, clocks, randomness and disk operations. Knows nothing of kura's parts.
+
+pub mod clock;
+pub mod disk;
+pub mod ids;
+pub mod limits;
+pub mod rng;
+pub mod units;

@@ -1,0 +1,1 @@
+//! Catching up from peers: one engine behind `serve` and `kura bootstrap`.

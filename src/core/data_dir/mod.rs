@@ -1,0 +1,6 @@
+//! The data directory as a place: names on disk, who it is, who holds it, how much room it has.
+
+pub mod identity;
+pub mod layout;
+pub mod lock;
+pub mod run_record;

@@ -1,0 +1,1 @@
+//! What is wrong with a node, found without changing anything.

@@ -1,0 +1,9 @@
+//! Where bytes live before they are committed: owned by a lock or an open file, counted in one ledger, reclaimable.
+
+pub mod area;
+pub mod body_writer;
+pub mod budget;
+pub mod inventory;
+pub mod multipart;
+pub mod reclaim;
+pub mod staged_file;

@@ -1,0 +1,3 @@
+//! Metrics and logs: what a node tells about itself while it runs.
+
+pub mod metrics;
