@@ -125,7 +125,7 @@ impl FromStr for DurationArg {
 impl fmt::Display for DurationArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let whole = DURATION_UNITS.into_iter().find(|(_, factor)| ms >= *factor && ms.is_multiple_of(factor));
+        let whole = DURATION_UNITS.into_iter().find(|(_, factor)| ms >= *factor && ms.is_multiple_of(*factor));
         let (name, factor) = whole.unwrap_or(("ms", 1));
         write!(f, "{}{name}", ms / factor)
     }
