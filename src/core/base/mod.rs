@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod executor;
 pub mod ids;
 pub mod limits;
 pub mod rng;

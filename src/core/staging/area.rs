@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::body_writer::{BodySpec, BodyWriter};
 use crate::core::base::disk::Disk;
+use crate::core::base::executor::StoreExecutor;
 use crate::core::data_dir::layout::Layout;
 
 /// One of the areas; the names are those of the seed era, so that either kind reclaims the other's leftovers.
@@ -102,8 +103,13 @@ pub struct Staging {
 
 impl Staging {
     /// Uses the areas of this layout, which [`crate::core::data_dir::layout`] has made.
-    pub fn new(layout: &Layout, disk: Arc<dyn Disk>, options: StagingOptions) -> Self {
-        let _ = options;
+    pub fn new(
+        layout: &Layout,
+        disk: Arc<dyn Disk>,
+        executor: Arc<dyn StoreExecutor>,
+        options: StagingOptions,
+    ) -> Self {
+        let _ = (executor, options);
         Self { _layout: Arc::new(layout.clone()), _disk: disk }
     }
 

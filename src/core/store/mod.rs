@@ -9,7 +9,6 @@
 pub mod committer;
 pub mod cursor;
 pub mod error;
-pub mod executor;
 pub mod record;
 pub mod store_handle;
 pub mod walk;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::committer::{CommitOutcome, Operation};
 use super::error::StoreError;
-use super::executor::StoreExecutor;
 use super::facade::Store;
+use crate::core::base::executor::StoreExecutor;
 
 /// A handle to the store of this process; cheap to clone. The store behind it can be opened, closed and swapped.
 #[derive(Debug, Clone)]
