@@ -1,0 +1,40 @@
+# kura's entry points. `make serve` and `make test` need rustup, gcc and make on a Debian machine, and nothing else:
+# they install the rest. RocksDB is compiled once per machine (see scripts/rocksdb-archive.sh).
+
+CARGO := scripts/cargo.sh
+
+.PHONY: serve build test demo lint fmt generate completions tools clean
+
+serve: build ## Build, and run a node on embedded defaults.
+	bin/kura serve $(ARGS)
+
+build: tools ## Build the optimised binary into bin/kura.
+	$(CARGO) build --release
+	@mkdir -p bin
+	@cp -f target/release/kura bin/kura.partial && mv -f bin/kura.partial bin/kura
+
+test: tools ## Install the tools the tests run against, and pass the whole suite.
+	scripts/install-test-tools.sh
+	$(CARGO) test --no-fail-fast $(ARGS)
+
+demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
+	scripts/demo.sh
+
+lint: tools ## What a change has to pass besides the tests.
+	cargo fmt --all --check
+	$(CARGO) clippy --all-targets
+
+fmt:
+	cargo fmt --all
+
+generate: tools ## Write the generated parts again: completions and the README's tables.
+	KURA_GENERATE=1 $(CARGO) test --test cli
+
+completions: generate
+
+tools:
+	@scripts/install-build-tools.sh
+
+clean:
+	cargo clean
+	rm -rf bin
