@@ -1,0 +1,255 @@
+//! The metric families of the listeners: requests by route, artifacts by producer, what is in flight, the state.
+//!
+//! Invariant: labels come from closed lists: route templates, the producers of [`Producer`], three results.
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
+
+use crate::core::telemetry::metrics::MetricsRegistry;
+
+/// Who made an artifact: the protocol family in its id. A closed list, because it is also a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Producer {
+    /// Xcode CAS and key-value.
+    Xcode,
+    /// Gradle, by plugin or stock.
+    Gradle,
+    /// Tuist modules.
+    Module,
+    /// Bazel's remote execution API over gRPC.
+    Reapi,
+    /// Nx.
+    Nx,
+    /// Metro.
+    Metro,
+    /// Bazel's HTTP cache.
+    Bazel,
+    /// ccache.
+    Ccache,
+    /// Turborepo.
+    Turborepo,
+}
+
+impl Producer {
+    /// All producers.
+    pub const ALL: [Self; 9] = [
+        Self::Xcode,
+        Self::Gradle,
+        Self::Module,
+        Self::Reapi,
+        Self::Nx,
+        Self::Metro,
+        Self::Bazel,
+        Self::Ccache,
+        Self::Turborepo,
+    ];
+
+    /// The name in ids, on the wire and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xcode => "xcode",
+            Self::Gradle => "gradle",
+            Self::Module => "module",
+            Self::Reapi => "reapi",
+            Self::Nx => "nx",
+            Self::Metro => "metro",
+            Self::Bazel => "bazel",
+            Self::Ccache => "ccache",
+            Self::Turborepo => "turborepo",
+        }
+    }
+}
+
+/// How a read or write of an artifact ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArtifactResult {
+    /// Served or stored (or already there).
+    Ok,
+    /// Not here.
+    NotFound,
+    /// Anything else; a client that went away included.
+    Error,
+}
+
+impl ArtifactResult {
+    const ALL: [Self; 3] = [Self::Ok, Self::NotFound, Self::Error];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotFound => "not_found",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How sending a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EgressResult {
+    /// The last byte went out.
+    Ok,
+    /// The body failed on our side: it was reset.
+    Error,
+    /// The client went away.
+    Aborted,
+}
+
+impl EgressResult {
+    const ALL: [Self; 3] = [Self::Ok, Self::Error, Self::Aborted];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// The families of the public plane and the node's state; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
+    /// Requests by route template and status.
+    pub requests: IntCounterVec,
+    /// Seconds from a request's head to the end of its answer.
+    pub request_duration: Histogram,
+    /// Seconds until the head of the answer, by route.
+    pub public_latency: HistogramVec,
+    /// Requests in flight.
+    pub inflight: IntGauge,
+    /// Open public connections.
+    pub connections: IntGauge,
+    reads: IntCounterVec,
+    writes: IntCounterVec,
+    read_bytes: IntCounterVec,
+    write_bytes: IntCounterVec,
+    egress: IntCounterVec,
+    egress_bytes: IntCounterVec,
+    /// Multipart parts by result.
+    pub multipart_parts: IntCounterVec,
+    /// 0 joining, 1 serving, 2 draining.
+    pub traffic_state: IntGauge,
+    /// 1 when `/ready` answers 200.
+    pub ready_state: IntGauge,
+    /// 1 while draining.
+    pub drain_state: IntGauge,
+    /// 1 once the first discovery round is done.
+    pub discovery_completed: IntGauge,
+    /// 1 while the data dir's lock is held.
+    pub lock_owned: IntGauge,
+    /// Bytes reserved in the staging ledger.
+    pub staging_bytes: IntGauge,
+    /// Open multipart uploads.
+    pub multipart_uploads: IntGauge,
+    /// Live artifacts in the store.
+    pub artifacts: IntGauge,
+    /// Bytes of their bodies.
+    pub artifact_bytes: IntGauge,
+    /// Resident memory of the process.
+    pub resident_bytes: IntGauge,
+    /// Unix seconds at which the process started.
+    pub start_time: IntGauge,
+}
+
+impl ServerMetrics {
+    /// Adds the families to a registry; each label combination exists from the start.
+    pub fn new(registry: &MetricsRegistry) -> Self {
+        let by_producer = |name: &str, help: &str| {
+            let family = registry.counters(name, help, &["producer", "result"]);
+            for producer in Producer::ALL {
+                for result in ArtifactResult::ALL {
+                    family.with_label_values(&[producer.name(), result.name()]);
+                }
+            }
+            family
+        };
+        let egress = |name: &str, help: &str| {
+            let family = registry.counters(name, help, &["producer", "result"]);
+            for producer in Producer::ALL {
+                for result in EgressResult::ALL {
+                    family.with_label_values(&[producer.name(), result.name()]);
+                }
+            }
+            family
+        };
+        Self {
+            requests: registry.counters(
+                "kura_http_requests_total",
+                "Requests answered on the public port.",
+                &["route", "status"],
+            ),
+            request_duration: registry.histogram(
+                "kura_http_request_duration_seconds",
+                "Seconds from a request's head to the end of its answer.",
+            ),
+            public_latency: registry.histograms(
+                "kura_public_request_latency_seconds",
+                "Seconds from a request's head to the head of its answer.",
+                &["transport", "route"],
+            ),
+            inflight: registry.gauge("kura_http_inflight_requests", "Public requests in flight."),
+            connections: registry.gauge("kura_http_open_connections", "Open connections on the public port."),
+            reads: by_producer("kura_artifact_reads_total", "Artifact reads by clients of this node."),
+            writes: by_producer("kura_artifact_writes_total", "Artifact writes by clients of this node."),
+            read_bytes: by_producer("kura_artifact_read_bytes_total", "Bytes of artifacts read by clients."),
+            write_bytes: by_producer("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
+            egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
+            egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
+            multipart_parts: registry.counters(
+                "kura_multipart_parts_total",
+                "Parts of multipart uploads received.",
+                &["result"],
+            ),
+            traffic_state: registry.gauge("kura_traffic_state", "0 joining, 1 serving, 2 draining."),
+            ready_state: registry.gauge("kura_ready_state", "1 when the node is ready for traffic."),
+            drain_state: registry.gauge("kura_drain_state", "1 while the node drains."),
+            discovery_completed: registry
+                .gauge("kura_initial_discovery_completed", "1 once the first discovery round is done."),
+            lock_owned: registry.gauge("kura_writer_lock_owned", "1 while the data dir's lock is held."),
+            staging_bytes: registry.gauge("kura_tmp_dir_bytes", "Bytes reserved in the staging ledger."),
+            multipart_uploads: registry.gauge("kura_multipart_uploads", "Open multipart uploads."),
+            artifacts: registry.gauge("kura_store_artifacts", "Live artifacts in the store."),
+            artifact_bytes: registry.gauge("kura_store_artifact_bytes", "Bytes of the bodies of live artifacts."),
+            resident_bytes: registry
+                .gauge("kura_process_resident_memory_bytes", "Resident memory of the process in bytes."),
+            start_time: registry
+                .gauge("kura_process_start_time_seconds", "Unix time at which the process started, in seconds."),
+        }
+    }
+
+    /// Counts one read; bytes only count when it is served.
+    pub fn read(&self, producer: Producer, result: ArtifactResult, bytes: u64) {
+        let labels = [producer.name(), result.name()];
+        self.reads.with_label_values(&labels).inc();
+        self.read_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// Counts one write.
+    pub fn write(&self, producer: Producer, result: ArtifactResult, bytes: u64) {
+        let labels = [producer.name(), result.name()];
+        self.writes.with_label_values(&labels).inc();
+        self.write_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// Counts the end of one body on its way out.
+    pub fn egress(&self, producer: Producer, result: EgressResult, bytes: u64) {
+        let labels = [producer.name(), result.name()];
+        self.egress.with_label_values(&labels).inc();
+        self.egress_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_producer_shows_zero_from_the_start() {
+        let registry = MetricsRegistry::new();
+        ServerMetrics::new(&registry);
+        let text = registry.encode().unwrap();
+        for producer in Producer::ALL {
+            let line = format!("kura_artifact_reads_total{{producer=\"{}\",result=\"ok\"}} 0\n", producer.name());
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+}

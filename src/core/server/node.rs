@@ -1,0 +1,150 @@
+//! What every part of a running node shares: settings, seams, store, staging, metrics, readiness and the way down.
+//!
+//! How it works: [`NodeContext::new`] is made right after the lock is taken and before anything is opened, so that
+//! listeners can answer probes at once; the store arrives later through its [`StoreHandle`]. It is handed around as
+//! an `Arc` to the public plane, the internal plane, the probes, the control socket and the workers.
+//!
+//! Invariant: making one touches no disk and no network.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use super::drain::DrainState;
+use super::metrics::ServerMetrics;
+use super::startup_status::StartupStatus;
+use crate::core::base::clock::{Clock, SystemClock};
+use crate::core::base::disk::{Disk, RealDisk};
+use crate::core::base::executor::{StoreExecutor, ThreadExecutor};
+use crate::core::base::ids::InstanceId;
+use crate::core::base::rng::{Rng, RngExt, SystemRng};
+use crate::core::config::Config;
+use crate::core::data_dir::layout::Layout;
+use crate::core::mesh::readiness::TrafficState;
+use crate::core::staging::area::{Staging, StagingOptions};
+use crate::core::store::store_handle::StoreHandle;
+use crate::core::telemetry::metrics::MetricsRegistry;
+
+/// Blocking file and index jobs under way at once in one process. Disks gain little from more, and each holds a
+/// thread's stack; waiting ones queue in order.
+const BLOCKING_JOBS_MAX: usize = 64;
+
+/// How long an upload waits for room in the staging ledger before it is told to come back.
+const STAGING_CLIENT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The outside world of a node: time, chance, the volume and the threads.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// The volume.
+    pub disk: Arc<dyn Disk>,
+    /// Where blocking work runs.
+    pub executor: Arc<dyn StoreExecutor>,
+}
+
+impl Seams {
+    /// The machine's own clock, randomness, disk and blocking threads. Call inside a runtime.
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            rng: Arc::new(SystemRng),
+            disk: Arc::new(RealDisk),
+            executor: Arc::new(ThreadExecutor::new(tokio::runtime::Handle::current(), BLOCKING_JOBS_MAX)),
+        }
+    }
+}
+
+/// Where the listeners ended up; ports given as 0 are known only after binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct BoundAddresses {
+    /// The public plane and the probes.
+    pub public: SocketAddr,
+    /// The plane for peers.
+    pub internal: SocketAddr,
+}
+
+/// Everything the parts of one running node share.
+#[derive(Debug)]
+pub struct NodeContext {
+    /// The resolved settings.
+    pub config: Arc<Config>,
+    /// Names on disk.
+    pub layout: Layout,
+    /// This run of this process.
+    pub instance_id: InstanceId,
+    /// Time, chance, volume, threads.
+    pub seams: Seams,
+    /// The store, once it is open.
+    pub store: StoreHandle,
+    /// The staging areas and their ledger.
+    pub staging: Staging,
+    /// Whether this node takes traffic, and why not.
+    pub readiness: Arc<PendingReadiness>,
+    /// The registry behind `/metrics`; parts add their families to it.
+    pub metrics: MetricsRegistry,
+    /// The families of the listeners.
+    pub server_metrics: ServerMetrics,
+    /// The start-up steps so far.
+    pub startup: StartupStatus,
+    /// Whether the node is going away, and what is still in flight.
+    pub drain: DrainState,
+    /// Cancelled when workers and listeners must end.
+    pub shutdown: CancellationToken,
+    /// Set once both listeners are bound.
+    pub addresses: OnceLock<BoundAddresses>,
+}
+
+impl NodeContext {
+    /// Builds the shared parts; opens and binds nothing.
+    pub fn new(config: Config, seams: Seams) -> Arc<Self> {
+        let layout = Layout::new(&config.data_dir, &config.tmp_dir);
+        let metrics = MetricsRegistry::new();
+        let options = StagingOptions {
+            budget_bytes: config.tmp_dir_max_bytes,
+            inline_max_bytes: config.inline_max_bytes,
+            client_wait: STAGING_CLIENT_WAIT,
+        };
+        let staging = Staging::new(&layout, Arc::clone(&seams.disk), Arc::clone(&seams.executor), options);
+        Arc::new(Self {
+            instance_id: InstanceId(seams.rng.bytes()),
+            store: StoreHandle::new(Arc::clone(&seams.executor)),
+            staging,
+            readiness: Arc::new(PendingReadiness::default()),
+            server_metrics: ServerMetrics::new(&metrics),
+            startup: StartupStatus::new(Arc::clone(&seams.clock)),
+            drain: DrainState::default(),
+            shutdown: CancellationToken::new(),
+            addresses: OnceLock::new(),
+            config: Arc::new(config),
+            layout,
+            seams,
+            metrics,
+        })
+    }
+}
+
+/// Stands in until the mesh's readiness is wired: a node without peers is ready once its store is open.
+#[derive(Debug, Default)]
+pub struct PendingReadiness {
+    serving: std::sync::atomic::AtomicBool,
+}
+
+impl PendingReadiness {
+    /// Marks the node as ready.
+    pub fn latch(&self) {
+        self.serving.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The seed era's state.
+    pub fn traffic_state(&self) -> TrafficState {
+        if self.serving.load(std::sync::atomic::Ordering::SeqCst) {
+            TrafficState::Serving
+        } else {
+            TrafficState::Joining
+        }
+    }
+}
