@@ -90,6 +90,8 @@ pub enum CommitOutcome {
     AlreadyPresent(Box<Record>),
     /// An equal or newer version is there.
     Stale(Box<Record>),
+    /// Adopting only: these bytes are not here, the artifact has to be fetched.
+    BodyNeeded,
     /// A tombstone beats this version.
     Tombstoned,
     /// This version was evicted here; it is not wanted again.
