@@ -1,7 +1,30 @@
 //! Whether this node takes traffic, and why not: a state, reasons and per-peer progress. Latches once ready.
+//!
+//! How it works: [`ReadinessMachine`] is a pure state machine that is told facts (lock, store, rounds of discovery, how
+//! each peer's catch-up goes) together with the time, and answers with a [`ReadinessSnapshot`]. [`Readiness`] is the
+//! shared handle of a process around it; the probes, the peers' status and the doctor all read the same snapshot.
+//!
+//! A node becomes ready when the lock and the store are held, the first round of discovery is done, the tombstones of
+//! all reachable peers are applied, and one of these holds: everything the reachable peers had is settled (complete);
+//! what is left belongs to peers that were excused (degraded); or no reachable peer calls itself complete (a cold
+//! mesh), in which case waiting for one another would never end.
+//!
+//! Invariants: readiness is never lost to a peer's flap, only to draining, or while the lock or the store are gone.
+//! A peer is excused only after a bounded time without progress; slow progress is never excused. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::core::base::clock::Clock;
+use crate::core::base::limits::PEER_EXCUSED_AFTER;
+
+/// Configured peers that never answered hold a node back this long: long enough for siblings that start together,
+/// short enough that the last node of a mesh serves by itself.
+pub const SILENT_PEER_WAIT: Duration = Duration::from_secs(30);
 
 /// The seed era's state of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrafficState {
     /// Not ready yet.
@@ -11,3 +34,512 @@ pub enum TrafficState {
     /// Going away.
     Draining,
 }
+
+/// How much of the mesh's data this node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Completeness {
+    /// Catching up, not serving yet.
+    Joining,
+    /// Everything the peers had when this node joined is settled.
+    Complete,
+    /// Serving, although something is left to catch up; the reasons say what.
+    Degraded,
+    /// Going away.
+    Draining,
+}
+
+/// Where the catch-up from one peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerPhase {
+    /// It has not answered yet, or does not answer now.
+    Unreachable,
+    /// It answers; its pass has not begun.
+    Waiting,
+    /// Its tombstones are being applied.
+    Tombstones,
+    /// Its artifacts are being listed and fetched.
+    Transfer,
+    /// A pass ended unclean; the next one begins after a pause.
+    Retrying,
+    /// Everything it had is settled; its changes are followed.
+    Following,
+}
+
+/// What membership knows of a peer after a round of discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// The URL it is dialled at; the key of everything else said of it.
+    pub url: String,
+    /// The URL it gives itself; equal to `url` until it has answered.
+    pub node_url: String,
+    /// Its region, once it has answered.
+    pub region: Option<String>,
+    /// Whether it answered this round.
+    pub reachable: bool,
+    /// Whether it ever answered this process.
+    pub answered: bool,
+    /// Whether it says that it is complete. Seed-era peers do not say and count as complete, so that a node that joins
+    /// an old mesh fills before it serves.
+    pub complete: bool,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+/// One round of discovery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiscoveryRound {
+    /// Whether any source of peers is configured.
+    pub configured: bool,
+    /// Whether a source named an address and at least one of them (this node's own included) answered, or no address
+    /// is left to ask.
+    pub observed: bool,
+    /// All members, answering or not; never this node.
+    pub peers: Vec<PeerFacts>,
+}
+
+/// Progress of the catch-up from one peer, as shown to people and probes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PeerProgress {
+    /// The URL it is dialled at.
+    pub url: String,
+    /// The URL it gives itself.
+    pub node_url: String,
+    /// Its region.
+    pub region: Option<String>,
+    /// Whether it answered last time.
+    pub reachable: bool,
+    /// Whether everything it had is settled.
+    pub bootstrapped: bool,
+    /// Whether it no longer holds back readiness although it is not settled.
+    pub excused: bool,
+    /// Where it stands.
+    pub phase: PeerPhase,
+    /// Rows settled in this pass.
+    pub done: u64,
+    /// Rows to settle in this pass, as far as known.
+    pub total: Option<u64>,
+    /// Bytes of bodies fetched in this pass.
+    pub bytes: u64,
+    /// Rows a second over this pass.
+    pub rate: u64,
+    /// Milliseconds left at that rate.
+    pub eta_ms: Option<u64>,
+    /// Unix milliseconds of the last row, page or body chunk.
+    pub last_advance_ms: Option<u64>,
+    /// The last error, kept until the next clean pass.
+    pub last_error: Option<String>,
+}
+
+/// Everything the probes say about readiness.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReadinessSnapshot {
+    /// The seed era's word for it.
+    pub state: TrafficState,
+    /// kura's word for it.
+    pub readiness: Completeness,
+    /// Whether traffic is welcome.
+    pub ready: bool,
+    /// Whether everything the peers had when this node joined is settled; never lost again.
+    pub complete: bool,
+    /// Whether a drain has begun.
+    pub draining: bool,
+    /// Whether the data dir is locked by this process.
+    pub writer_lock_owned: bool,
+    /// Whether a store is open.
+    pub store_open: bool,
+    /// `code` or `code: detail`, each a gate that is closed or a fact worth knowing.
+    pub reasons: Vec<String>,
+    /// URLs that the peers give themselves, sorted; those of this process that answered at least once.
+    pub known_peers: Vec<String>,
+    /// Those of them whose data is settled.
+    pub bootstrapped_peers: Vec<String>,
+    /// Those of them with a pass under way.
+    pub bootstrap_inflight_peers: Vec<String>,
+    /// Whether the first round of discovery is done.
+    pub initial_discovery_completed: bool,
+    /// Rises with each change of the known peers.
+    pub generation: u64,
+    /// One entry for each peer, by URL.
+    pub peers: Vec<PeerProgress>,
+}
+
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// For waits and rates.
+    pub monotonic: Duration,
+    /// For people.
+    pub wall_ms: u64,
+}
+
+impl Moment {
+    /// Reads both clocks.
+    pub fn of(clock: &dyn Clock) -> Self {
+        Self { monotonic: clock.monotonic(), wall_ms: clock.now_ms() }
+    }
+}
+
+/// What the machine remembers of one peer.
+#[derive(Debug, Clone)]
+struct PeerState {
+    facts: PeerFacts,
+    first_seen: Duration,
+    last_advance: Option<Moment>,
+    pass_started: Option<Duration>,
+    in_flight: bool,
+    tombstones_applied: bool,
+    bootstrapped: bool,
+    phase: PeerPhase,
+    done: u64,
+    total: Option<u64>,
+    bytes: u64,
+    last_error: Option<String>,
+}
+
+impl PeerState {
+    fn new(facts: PeerFacts, now: Duration) -> Self {
+        Self {
+            facts,
+            first_seen: now,
+            last_advance: None,
+            pass_started: None,
+            in_flight: false,
+            tombstones_applied: false,
+            bootstrapped: false,
+            phase: PeerPhase::Waiting,
+            done: 0,
+            total: None,
+            bytes: 0,
+            last_error: None,
+        }
+    }
+
+    fn excused(&self, now: Duration) -> bool {
+        let patience = if self.facts.answered { PEER_EXCUSED_AFTER } else { SILENT_PEER_WAIT };
+        let since = self.last_advance.map_or(self.first_seen, |moment| moment.monotonic.max(self.first_seen));
+        !self.bootstrapped && now.saturating_sub(since) >= patience
+    }
+
+    fn blocks(&self, now: Duration) -> bool {
+        !self.bootstrapped && !self.excused(now)
+    }
+
+    fn awaits_tombstones(&self, now: Duration) -> bool {
+        self.facts.reachable && !self.tombstones_applied && !self.excused(now)
+    }
+
+    fn rate(&self, now: Duration) -> u64 {
+        let elapsed_ms = self.pass_started.map_or(0, |started| now.saturating_sub(started).as_millis());
+        let rate = u128::from(self.done).saturating_mul(1000).checked_div(elapsed_ms.max(1)).unwrap_or(0);
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+
+    fn progress(&self, now: Duration) -> PeerProgress {
+        let rate = if self.in_flight { self.rate(now) } else { 0 };
+        let left = self.total.map(|total| total.saturating_sub(self.done));
+        let reachable = self.facts.reachable;
+        PeerProgress {
+            url: self.facts.url.clone(),
+            node_url: self.facts.node_url.clone(),
+            region: self.facts.region.clone(),
+            reachable,
+            bootstrapped: self.bootstrapped,
+            excused: self.excused(now),
+            phase: if reachable { self.phase } else { PeerPhase::Unreachable },
+            done: self.done,
+            total: self.total,
+            bytes: self.bytes,
+            rate,
+            eta_ms: left.and_then(|left| left.saturating_mul(1000).checked_div(rate)),
+            last_advance_ms: self.last_advance.map(|moment| moment.wall_ms),
+            last_error: self.last_error.clone().or_else(|| self.facts.error.clone()),
+        }
+    }
+}
+
+/// The pure state machine; see the module's words.
+#[derive(Debug, Default)]
+pub struct ReadinessMachine {
+    started: Duration,
+    lock_held: bool,
+    store_open: bool,
+    draining: bool,
+    sources_configured: bool,
+    discovery_observed: bool,
+    generation: u64,
+    ready_latched: bool,
+    complete_latched: bool,
+    peers: BTreeMap<String, PeerState>,
+}
+
+impl ReadinessMachine {
+    /// A node that just started; `sources_configured` says whether a peer list or DNS name is set.
+    pub fn new(sources_configured: bool, now: Moment) -> Self {
+        Self { started: now.monotonic, sources_configured, ..Self::default() }
+    }
+
+    /// Takes over a round of discovery. Peers that are no longer members are forgotten with their progress.
+    pub fn discovered(&mut self, round: DiscoveryRound, now: Moment) {
+        let known_before = self.known_peers();
+        let first = round.observed && !self.discovery_observed;
+        self.sources_configured = round.configured;
+        self.discovery_observed |= round.observed;
+        let mut former = std::mem::take(&mut self.peers);
+        for facts in round.peers {
+            let mut peer = former.remove(&facts.url).unwrap_or_else(|| PeerState::new(facts.clone(), now.monotonic));
+            if facts.answered && !peer.facts.answered {
+                peer.first_seen = now.monotonic;
+            }
+            peer.facts = facts;
+            self.peers.insert(peer.facts.url.clone(), peer);
+        }
+        if first || (self.discovery_observed && known_before != self.known_peers()) {
+            self.generation += 1;
+        }
+    }
+
+    /// Whether the data dir's lock is held.
+    pub fn set_lock_held(&mut self, held: bool) {
+        self.lock_held = held;
+    }
+
+    /// Whether a store is open.
+    pub fn set_store_open(&mut self, open: bool) {
+        self.store_open = open;
+    }
+
+    /// Begins the drain; final.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A pass over this peer begins.
+    pub fn pass_started(&mut self, url: &str, now: Moment) {
+        self.with_peer(url, |peer| {
+            peer.in_flight = true;
+            peer.pass_started = Some(now.monotonic);
+            (peer.done, peer.bytes, peer.total) = (0, 0, None);
+            peer.phase = PeerPhase::Tombstones;
+        });
+    }
+
+    /// All tombstones of this peer are applied.
+    pub fn tombstones_applied(&mut self, url: &str, now: Moment) {
+        self.with_peer(url, |peer| {
+            peer.tombstones_applied = true;
+            peer.phase = PeerPhase::Transfer;
+            peer.last_advance = Some(now);
+        });
+    }
+
+    /// Rows were settled or bytes arrived.
+    pub fn advanced(&mut self, url: &str, rows: u64, bytes: u64, now: Moment) {
+        self.with_peer(url, |peer| {
+            peer.done = peer.done.saturating_add(rows);
+            peer.bytes = peer.bytes.saturating_add(bytes);
+            peer.last_advance = Some(now);
+        });
+    }
+
+    /// How many rows this pass has in all, as far as known now.
+    pub fn set_total(&mut self, url: &str, total: u64) {
+        self.with_peer(url, |peer| peer.total = Some(total));
+    }
+
+    /// A pass ended: `None` clean, or what went wrong.
+    pub fn pass_finished(&mut self, url: &str, error: Option<String>) {
+        self.with_peer(url, |peer| {
+            peer.in_flight = false;
+            peer.bootstrapped |= error.is_none();
+            peer.phase = if peer.bootstrapped { PeerPhase::Following } else { PeerPhase::Retrying };
+            peer.last_error = error;
+        });
+    }
+
+    /// The state at this moment. Latches are set here.
+    pub fn snapshot(&mut self, now: Moment) -> ReadinessSnapshot {
+        let gates = self.gates(now.monotonic);
+        self.complete_latched |= gates.complete();
+        self.ready_latched |= gates.ready();
+        let ready = self.ready_latched && self.lock_held && self.store_open && !self.draining;
+        ReadinessSnapshot {
+            state: self.state(),
+            readiness: self.completeness(),
+            ready,
+            complete: self.complete_latched,
+            draining: self.draining,
+            writer_lock_owned: self.lock_held,
+            store_open: self.store_open,
+            reasons: self.reasons(&gates, now.monotonic),
+            known_peers: self.known_peers(),
+            bootstrapped_peers: self.peer_urls(|peer| peer.bootstrapped),
+            bootstrap_inflight_peers: self.peer_urls(|peer| peer.in_flight),
+            initial_discovery_completed: gates.discovery_done,
+            generation: self.generation,
+            peers: self.peers.values().map(|peer| peer.progress(now.monotonic)).collect(),
+        }
+    }
+
+    fn with_peer(&mut self, url: &str, change: impl FnOnce(&mut PeerState)) {
+        if let Some(peer) = self.peers.get_mut(url) {
+            change(peer);
+        }
+    }
+
+    fn gates(&self, now: Duration) -> Gates {
+        let silent =
+            self.sources_configured && !self.discovery_observed && now.saturating_sub(self.started) >= SILENT_PEER_WAIT;
+        let mut reachable = self.peers.values().filter(|peer| peer.facts.reachable).peekable();
+        let cold = reachable.peek().is_some() && reachable.all(|peer| !peer.facts.complete);
+        Gates {
+            held: self.lock_held && self.store_open,
+            discovery_done: !self.sources_configured || self.discovery_observed || silent,
+            silent,
+            tombstones_applied: !self.peers.values().any(|peer| peer.awaits_tombstones(now)),
+            settled: !self.peers.values().any(|peer| peer.blocks(now)),
+            excused: self.peers.values().any(|peer| peer.excused(now)),
+            cold_mesh: cold && self.discovery_observed,
+        }
+    }
+
+    fn state(&self) -> TrafficState {
+        match (self.draining, self.ready_latched) {
+            (true, _) => TrafficState::Draining,
+            (false, true) => TrafficState::Serving,
+            (false, false) => TrafficState::Joining,
+        }
+    }
+
+    fn completeness(&self) -> Completeness {
+        match (self.state(), self.complete_latched) {
+            (TrafficState::Draining, _) => Completeness::Draining,
+            (TrafficState::Joining, _) => Completeness::Joining,
+            (TrafficState::Serving, true) => Completeness::Complete,
+            (TrafficState::Serving, false) => Completeness::Degraded,
+        }
+    }
+
+    fn reasons(&self, gates: &Gates, now: Duration) -> Vec<String> {
+        let facts = [
+            (self.draining, "draining"),
+            (!self.lock_held, "writer_lock_not_held"),
+            (!self.store_open, "store_not_open"),
+            (!gates.discovery_done, "discovery_not_done"),
+            (gates.silent, "no_peer_answered"),
+            (gates.cold_mesh && !self.complete_latched, "cold_mesh"),
+        ];
+        let mut reasons: Vec<String> =
+            facts.into_iter().filter(|(holds, _)| *holds).map(|(_, code)| code.to_owned()).collect();
+        if !self.complete_latched {
+            reasons.extend(self.peers.values().filter_map(|peer| peer_reason(peer, now)));
+        }
+        reasons
+    }
+
+    fn known_peers(&self) -> Vec<String> {
+        self.peer_urls(|peer| peer.facts.answered)
+    }
+
+    fn peer_urls(&self, keep: impl Fn(&PeerState) -> bool) -> Vec<String> {
+        let mut urls: Vec<String> =
+            self.peers.values().filter(|peer| keep(peer)).map(|peer| peer.facts.node_url.clone()).collect();
+        urls.sort();
+        urls
+    }
+}
+
+/// What holds and what does not, at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Gates {
+    held: bool,
+    discovery_done: bool,
+    silent: bool,
+    tombstones_applied: bool,
+    settled: bool,
+    excused: bool,
+    cold_mesh: bool,
+}
+
+impl Gates {
+    fn complete(self) -> bool {
+        self.discovery_done && self.settled && !self.excused && !self.silent
+    }
+
+    fn ready(self) -> bool {
+        self.held && self.discovery_done && self.tombstones_applied && (self.settled || self.cold_mesh)
+    }
+}
+
+/// Why this peer is not settled, in one line.
+fn peer_reason(peer: &PeerState, now: Duration) -> Option<String> {
+    let url = &peer.facts.node_url;
+    let why = peer.last_error.as_ref().or(peer.facts.error.as_ref());
+    let why = why.map_or_else(String::new, |error| format!(" ({error})"));
+    if peer.bootstrapped {
+        None
+    } else if peer.excused(now) {
+        Some(format!("peer_excused: {url}{why}"))
+    } else if !peer.facts.reachable {
+        Some(format!("peer_unreachable: {url}{why}"))
+    } else if !peer.tombstones_applied {
+        Some(format!("tombstones_pending: {url}{why}"))
+    } else {
+        let total = peer.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
+        Some(format!("catching_up: {url} {}/{total}{why}", peer.done))
+    }
+}
+
+/// The readiness of this process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    machine: Arc<Mutex<ReadinessMachine>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Readiness {
+    /// Of a node that just started; `sources_configured` says whether a peer list or DNS name is set.
+    pub fn new(sources_configured: bool, clock: Arc<dyn Clock>) -> Self {
+        let machine = ReadinessMachine::new(sources_configured, Moment::of(clock.as_ref()));
+        Self { machine: Arc::new(Mutex::new(machine)), clock }
+    }
+
+    /// Tells the machine something, with the time.
+    pub fn update<R>(&self, change: impl FnOnce(&mut ReadinessMachine, Moment) -> R) -> R {
+        let now = Moment::of(self.clock.as_ref());
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let state_before = machine.state();
+        let answer = change(&mut machine, now);
+        let snapshot = machine.snapshot(now);
+        drop(machine);
+        if snapshot.state != state_before {
+            tracing::info!(from = ?state_before, to = ?snapshot.state, reasons = ?snapshot.reasons, "traffic_state");
+        }
+        answer
+    }
+
+    /// Whether the data dir's lock is held.
+    pub fn set_lock_held(&self, held: bool) {
+        self.update(|machine, _| machine.set_lock_held(held));
+    }
+
+    /// Whether a store is open.
+    pub fn set_store_open(&self, open: bool) {
+        self.update(|machine, _| machine.set_store_open(open));
+    }
+
+    /// Begins the drain; final.
+    pub fn drain(&self) {
+        self.update(|machine, _| machine.drain());
+    }
+
+    /// Everything the probes say, now.
+    pub fn snapshot(&self) -> ReadinessSnapshot {
+        self.update(ReadinessMachine::snapshot)
+    }
+}
+
+#[cfg(test)]
+#[path = "readiness_tests.rs"]
+mod tests;

@@ -1,0 +1,165 @@
+use super::*;
+use crate::core::base::clock::ManualClock;
+
+fn at(seconds: u64) -> Moment {
+    Moment { monotonic: Duration::from_secs(seconds), wall_ms: 1_700_000_000_000 + seconds * 1000 }
+}
+
+fn peer(name: &str, complete: bool) -> PeerFacts {
+    PeerFacts {
+        url: format!("http://{name}:7443"),
+        node_url: format!("http://{name}:7443"),
+        region: Some("local".to_owned()),
+        reachable: true,
+        answered: true,
+        complete,
+        error: None,
+    }
+}
+
+fn silent(name: &str) -> PeerFacts {
+    PeerFacts { reachable: false, answered: false, error: Some("refused".to_owned()), ..peer(name, false) }
+}
+
+fn round(peers: Vec<PeerFacts>) -> DiscoveryRound {
+    DiscoveryRound { configured: true, observed: peers.iter().any(|peer| peer.reachable), peers }
+}
+
+fn joining() -> ReadinessMachine {
+    let mut machine = ReadinessMachine::new(true, at(0));
+    machine.set_lock_held(true);
+    machine.set_store_open(true);
+    machine
+}
+
+fn settle(machine: &mut ReadinessMachine, name: &str, now: Moment) {
+    let url = format!("http://{name}:7443");
+    machine.pass_started(&url, now);
+    machine.tombstones_applied(&url, now);
+    machine.pass_finished(&url, None);
+}
+
+#[test]
+fn a_node_without_peer_sources_is_ready_at_once() {
+    let mut machine = ReadinessMachine::new(false, at(0));
+    assert_eq!(machine.snapshot(at(0)).reasons, ["writer_lock_not_held", "store_not_open"]);
+    machine.set_lock_held(true);
+    machine.set_store_open(true);
+    let snapshot = machine.snapshot(at(0));
+    assert!(snapshot.ready && snapshot.complete && snapshot.reasons.is_empty());
+    assert_eq!((snapshot.state, snapshot.readiness), (TrafficState::Serving, Completeness::Complete));
+}
+
+#[test]
+fn a_node_that_discovers_only_itself_is_ready_at_once() {
+    let mut machine = joining();
+    assert_eq!(machine.snapshot(at(1)).reasons, ["discovery_not_done"]);
+    machine.discovered(DiscoveryRound { configured: true, observed: true, peers: Vec::new() }, at(1));
+    assert!(machine.snapshot(at(1)).ready);
+    assert_eq!(machine.snapshot(at(1)).generation, 1);
+}
+
+#[test]
+fn configured_but_silent_means_a_bounded_wait_and_then_degraded() {
+    let mut machine = joining();
+    machine.discovered(round(vec![silent("b")]), at(1));
+    assert!(!machine.snapshot(at(29)).ready);
+    let snapshot = machine.snapshot(at(31));
+    assert!(snapshot.ready && !snapshot.complete);
+    assert_eq!(snapshot.readiness, Completeness::Degraded);
+    assert_eq!(snapshot.reasons, ["no_peer_answered", "peer_excused: http://b:7443 (refused)"]);
+}
+
+#[test]
+fn a_node_fills_from_a_complete_peer_before_it_serves() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(1));
+    assert_eq!(machine.snapshot(at(2)).reasons, ["tombstones_pending: http://b:7443"]);
+    machine.pass_started("http://b:7443", at(2));
+    machine.tombstones_applied("http://b:7443", at(3));
+    machine.set_total("http://b:7443", 10);
+    machine.advanced("http://b:7443", 5, 500, at(4));
+    let snapshot = machine.snapshot(at(4));
+    assert_eq!(snapshot.reasons, ["catching_up: http://b:7443 5/10"]);
+    assert_eq!(snapshot.bootstrap_inflight_peers, ["http://b:7443"]);
+    let progress = &snapshot.peers[0];
+    assert_eq!((progress.rate, progress.eta_ms, progress.bytes), (2, Some(2500), 500));
+    machine.pass_finished("http://b:7443", None);
+    let snapshot = machine.snapshot(at(5));
+    assert!(snapshot.ready && snapshot.complete);
+    assert_eq!(snapshot.bootstrapped_peers, ["http://b:7443"]);
+}
+
+#[test]
+fn a_mesh_whose_nodes_all_restart_serves_once_tombstones_are_in() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", false), peer("c", false)]), at(1));
+    assert!(!machine.snapshot(at(1)).ready, "deletes first");
+    for url in ["http://b:7443", "http://c:7443"] {
+        machine.pass_started(url, at(1));
+        machine.tombstones_applied(url, at(1));
+    }
+    let snapshot = machine.snapshot(at(1));
+    assert!(snapshot.ready && !snapshot.complete);
+    assert!(snapshot.reasons.contains(&"cold_mesh".to_owned()));
+    machine.pass_finished("http://b:7443", None);
+    machine.pass_finished("http://c:7443", None);
+    assert_eq!(machine.snapshot(at(2)).readiness, Completeness::Complete);
+}
+
+#[test]
+fn an_unclean_pass_holds_back_until_the_peer_makes_no_progress_for_long() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    machine.pass_started("http://b:7443", at(0));
+    machine.tombstones_applied("http://b:7443", at(0));
+    machine.pass_finished("http://b:7443", Some("3 artifacts failed".to_owned()));
+    assert!(!machine.snapshot(at(60)).ready);
+    machine.advanced("http://b:7443", 1, 1, at(100));
+    assert!(!machine.snapshot(at(219)).ready, "slow is not stuck");
+    let snapshot = machine.snapshot(at(220));
+    assert!(snapshot.ready && !snapshot.complete && snapshot.peers[0].excused);
+    assert_eq!(snapshot.reasons, ["peer_excused: http://b:7443 (3 artifacts failed)"]);
+}
+
+#[test]
+fn readiness_survives_a_peers_flap_but_not_the_loss_of_lock_or_store() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    settle(&mut machine, "b", at(0));
+    assert!(machine.snapshot(at(1)).ready);
+    machine.discovered(round(vec![PeerFacts { reachable: false, ..peer("b", true) }]), at(2));
+    assert!(machine.snapshot(at(200)).ready);
+    machine.discovered(round(vec![peer("b", true), peer("c", true)]), at(201));
+    let snapshot = machine.snapshot(at(201));
+    assert!(snapshot.ready && snapshot.complete && snapshot.generation == 2);
+    machine.set_store_open(false);
+    assert!(!machine.snapshot(at(202)).ready);
+    machine.set_store_open(true);
+    assert!(machine.snapshot(at(203)).ready);
+}
+
+#[test]
+fn draining_is_final() {
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let readiness = Readiness::new(false, clock);
+    readiness.set_lock_held(true);
+    readiness.set_store_open(true);
+    assert!(readiness.snapshot().ready);
+    readiness.drain();
+    let snapshot = readiness.snapshot();
+    assert!(!snapshot.ready && snapshot.draining);
+    assert_eq!((snapshot.state, snapshot.readiness), (TrafficState::Draining, Completeness::Draining));
+    assert_eq!(snapshot.reasons, ["draining"]);
+}
+
+#[test]
+fn the_snapshot_uses_the_seed_eras_words() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    let json = serde_json::to_value(machine.snapshot(at(0))).unwrap();
+    assert_eq!(json["state"], "joining");
+    assert_eq!(json["known_peers"], serde_json::json!(["http://b:7443"]));
+    assert_eq!(json["initial_discovery_completed"], true);
+    assert_eq!(json["peers"][0]["phase"], "waiting");
+}
