@@ -11,7 +11,7 @@ serve: build ## Build, and run a node on embedded defaults.
 build: tools ## Build the optimised binary into bin/kura.
 	$(CARGO) build --release
 	@mkdir -p bin
-	@cp -f target/release/kura bin/kura.partial && mv -f bin/kura.partial bin/kura
+	@cp -f "$${CARGO_TARGET_DIR:-target}/release/kura" bin/kura.partial && mv -f bin/kura.partial bin/kura
 
 test: tools ## Install the tools the tests run against, and pass the whole suite.
 	scripts/install-test-tools.sh

@@ -1,0 +1,16 @@
+//! Meshes of real processes: what is written through one node is read on all, a mesh that is killed as a whole comes
+//! back by itself, a data dir has one owner, and a node keeps its resources bounded.
+
+#[cfg(test)]
+#[expect(dead_code, reason = "each test binary uses its own part of the harness")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod exclusivity;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod replication;
+#[cfg(test)]
+mod resources;

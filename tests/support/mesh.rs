@@ -1,0 +1,72 @@
+//! Several nodes that know each other.
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::inspect;
+use super::node::{Node, READY_WITHIN};
+use super::wait::eventually;
+
+/// Nodes that name each other (and themselves) as peers, in one temporary folder that goes away with them.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    // Behind the nodes: fields are dropped in order, and a folder goes only after its process.
+    _folder: TempDir,
+}
+
+impl Mesh {
+    /// As many nodes as asked, not started.
+    pub fn new(count: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix("kura-mesh-").tempdir().expect("making a temporary folder");
+        let mut nodes: Vec<Node> = (0..count).map(|index| Node::new(&format!("node-{index}"), folder.path())).collect();
+        let urls: Vec<String> = nodes.iter().map(Node::internal_url).collect();
+        if count > 1 {
+            for node in &mut nodes {
+                node.set("PEERS", &urls.join(","));
+            }
+        }
+        Self { nodes, _folder: folder }
+    }
+
+    /// As many nodes as asked, all ready.
+    pub fn start(count: usize) -> Self {
+        let mut mesh = Self::new(count);
+        mesh.start_together();
+        mesh.wait_ready(READY_WITHIN);
+        mesh
+    }
+
+    /// Starts all of them at once.
+    pub fn start_together(&mut self) {
+        self.nodes.iter_mut().for_each(Node::start);
+    }
+
+    /// Waits until every node is ready; the limit is for all of them together.
+    pub fn wait_ready(&mut self, limit: Duration) {
+        let start = Instant::now();
+        for node in &mut self.nodes {
+            node.wait_ready(limit.saturating_sub(start.elapsed()));
+        }
+    }
+
+    /// kill -9 of all of them.
+    pub fn kill_all(&mut self) {
+        self.nodes.iter_mut().for_each(Node::kill);
+    }
+
+    /// Waits until every node holds the same artifacts in the same versions, and returns how many there are.
+    pub fn wait_equal(&self, limit: Duration) -> usize {
+        eventually("equal artifacts on all nodes", limit, || {
+            let sets: Vec<_> = self.nodes.iter().map(inspect::artifacts).collect();
+            let counts: Vec<usize> = sets.iter().map(|set| set.len()).collect();
+            let differing: Vec<String> = sets
+                .iter()
+                .flat_map(|set| set.symmetric_difference(&sets[0]).take(3).map(ToString::to_string))
+                .collect();
+            if differing.is_empty() { Ok(counts[0]) } else { Err(format!("{counts:?} artifacts; {differing:?}")) }
+        })
+    }
+}

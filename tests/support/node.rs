@@ -1,0 +1,194 @@
+//! A real `kura serve` process with a data dir of its own.
+//!
+//! All its settings are `KURA_*` variables, so that `kura doctor` and the other commands are run on exactly the same
+//! node by handing them the same variables.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use super::http::Client;
+use super::ports::free_port;
+use super::wait::eventually;
+
+/// Lines of a log shown when a test fails.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// How long a node may take until it answers at all, and until it is ready.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// One node. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Node {
+    /// Shown in messages; also its region.
+    pub name: String,
+    /// Everything of this node lies in here.
+    pub folder: PathBuf,
+    /// The public port.
+    pub port: u16,
+    /// The port for peers.
+    pub internal_port: u16,
+    settings: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node below `folder` that is not started yet.
+    pub fn new(name: &str, folder: &Path) -> Self {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).expect("making the node's folder");
+        let mut node = Self {
+            name: name.to_owned(),
+            folder,
+            port: free_port(),
+            internal_port: free_port(),
+            settings: Vec::new(),
+            child: None,
+        };
+        node.set("DATA_DIR", &node.data_dir().display().to_string());
+        node.set("PORT", &node.port.to_string());
+        node.set("INTERNAL_PORT", &node.internal_port.to_string());
+        node.set("NODE_URL", &node.internal_url());
+        node.set("REGION", name);
+        node
+    }
+
+    /// A setting by its name without `KURA_`, for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Its data dir.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The staging areas' root.
+    pub fn tmp_dir(&self) -> PathBuf {
+        self.data_dir().join("tmp")
+    }
+
+    /// What peers know it by.
+    pub fn internal_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.internal_port)
+    }
+
+    /// Where build tools reach it.
+    pub fn public_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Speaks to the public plane.
+    pub fn client(&self) -> Client {
+        Client::local(self.port)
+    }
+
+    /// Speaks to the internal plane.
+    pub fn internal(&self) -> Client {
+        Client::local(self.internal_port)
+    }
+
+    /// The command line of a kura command with this node's settings and nothing else from the environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kura"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KURA_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).envs(self.settings.iter().map(|(name, value)| (format!("KURA_{name}"), value)));
+        command
+    }
+
+    /// Runs a kura command on this node to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("running kura")
+    }
+
+    /// Starts the process; does not wait for anything.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("opening the log");
+        let child = self
+            .command(&["serve"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("sharing the log"))
+            .stderr(log)
+            .spawn()
+            .expect("starting kura serve");
+        self.child = Some(child);
+    }
+
+    /// Waits until `/ready` answers 200.
+    pub fn wait_ready(&mut self, limit: Duration) {
+        let what = format!("/ready of {}", self.name);
+        eventually(&what, limit, || {
+            if let Some(status) = self.exited() {
+                panic!("{} ended before it was ready: {status}", self.name);
+            }
+            let reply = self.client().get("/ready").map_err(|error| error.to_string())?;
+            match reply.status {
+                200 => Ok(()),
+                status => Err(format!("{status} {}", reply.text().unwrap_or_default())),
+            }
+        });
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start_ready(&mut self) {
+        self.start();
+        self.wait_ready(READY_WITHIN);
+    }
+
+    /// The process id of the running node.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running node").id()
+    }
+
+    /// How the process ended, if it did by itself.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().expect("asking for the process"))
+    }
+
+    /// kill -9, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killing the process");
+            child.wait().expect("waiting for the process");
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running node");
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalling the process");
+        child.wait().expect("waiting for the process")
+    }
+
+    /// The node's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("--- end of the log of {} ---\n{}\n---", self.name, shown.join("\n"));
+        }
+    }
+}
