@@ -8,6 +8,7 @@
 //!
 //! Failure: errors are passed up as they are; which step failed on which path is for the caller to say.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -63,6 +64,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes a name inside an open directory, wherever that directory is reachable from by now.
+    fn unlink_at(&self, folder: &File, name: &OsStr) -> io::Result<()>;
+    /// Removes an empty directory inside an open directory.
+    fn remove_dir_at(&self, folder: &File, name: &OsStr) -> io::Result<()>;
     /// Space and inodes of the volume that holds the path.
     fn space(&self, path: &Path) -> io::Result<VolumeSpace>;
 }
@@ -128,6 +133,14 @@ impl Disk for RealDisk {
         std::fs::remove_dir(path)
     }
 
+    fn unlink_at(&self, folder: &File, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
+    }
+
+    fn remove_dir_at(&self, folder: &File, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?)
+    }
+
     fn space(&self, path: &Path) -> io::Result<VolumeSpace> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(VolumeSpace {
@@ -154,7 +167,7 @@ pub enum DiskOperation {
     Link,
     /// `rename`.
     Rename,
-    /// `unlink` and `remove_dir`.
+    /// `unlink`, `remove_dir` and their `_at` forms, whose path is the bare name.
     Unlink,
 }
 
@@ -268,6 +281,16 @@ impl Disk for FaultDisk {
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.before(DiskOperation::Unlink, Some(path))?;
         self.inner.remove_dir(path)
+    }
+
+    fn unlink_at(&self, folder: &File, name: &OsStr) -> io::Result<()> {
+        self.before(DiskOperation::Unlink, Some(Path::new(name)))?;
+        self.inner.unlink_at(folder, name)
+    }
+
+    fn remove_dir_at(&self, folder: &File, name: &OsStr) -> io::Result<()> {
+        self.before(DiskOperation::Unlink, Some(Path::new(name)))?;
+        self.inner.remove_dir_at(folder, name)
     }
 
     fn space(&self, path: &Path) -> io::Result<VolumeSpace> {

@@ -4,3 +4,4 @@ pub mod identity;
 pub mod layout;
 pub mod lock;
 pub mod run_record;
+pub mod space;

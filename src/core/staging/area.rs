@@ -1,12 +1,17 @@
 //! The three staging areas under the tmp dir, and the one handle through which bytes are staged.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::body_writer::{BodySpec, BodyWriter};
+use super::budget::Ledger;
+use super::staged_file::StagedFile;
 use crate::core::base::disk::Disk;
 use crate::core::base::executor::StoreExecutor;
 use crate::core::data_dir::layout::Layout;
+use crate::core::data_dir::space::is_storage_full;
 
 /// One of the areas; the names are those of the seed era, so that either kind reclaims the other's leftovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -29,6 +34,15 @@ impl AreaKind {
         match self {
             Self::Uploads => "uploads",
             Self::Parts => "parts",
+            Self::Bootstrap => "bootstrap",
+        }
+    }
+
+    /// How names of staged files in it begin, where they have names.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Uploads => "upload",
+            Self::Parts => "module",
             Self::Bootstrap => "bootstrap",
         }
     }
@@ -97,8 +111,18 @@ pub struct StagingOptions {
 /// The staging areas and their ledger; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Staging {
-    _layout: Arc<Layout>,
-    _disk: Arc<dyn Disk>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    disk: Arc<dyn Disk>,
+    executor: Arc<dyn StoreExecutor>,
+    options: StagingOptions,
+    ledger: Ledger,
+    /// Set once the filesystem refused a file without a name; files are named and locked from then on.
+    is_naming: AtomicBool,
 }
 
 impl Staging {
@@ -109,18 +133,89 @@ impl Staging {
         executor: Arc<dyn StoreExecutor>,
         options: StagingOptions,
     ) -> Self {
-        let _ = (executor, options);
-        Self { _layout: Arc::new(layout.clone()), _disk: disk }
+        let ledger = Ledger::new(options.budget_bytes, options.client_wait);
+        // A file without a name gets one through /proc; without it names are needed from the start.
+        let is_naming = AtomicBool::new(!Path::new("/proc/self/fd").exists());
+        Self { inner: Arc::new(Inner { layout: layout.clone(), disk, executor, options, ledger, is_naming }) }
     }
 
     /// Reserves room (waiting as the class allows) and starts a body.
     pub async fn begin(&self, spec: BodySpec) -> Result<BodyWriter, StagingError> {
-        let _ = spec;
-        todo!()
+        if spec.length.is_some_and(|length| length > spec.length_max) {
+            return Err(StagingError::TooLong { limit: spec.length_max });
+        }
+        let reserved = match spec.length.filter(|length| *length > self.inner.options.inline_max_bytes) {
+            Some(length) => Some(self.inner.ledger.reserve(spec.class, length).await?),
+            None => None,
+        };
+        Ok(BodyWriter::new(self.clone(), spec, reserved))
     }
 
     /// Bytes reserved in the ledger now.
     pub fn reserved_bytes(&self) -> u64 {
-        todo!()
+        self.inner.ledger.in_use()
     }
+
+    /// The ledger's size in bytes.
+    pub fn budget_bytes(&self) -> u64 {
+        self.inner.ledger.budget()
+    }
+
+    /// The ledger of all staged bytes.
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
+    /// Where an area lies.
+    pub fn folder(&self, area: AreaKind) -> PathBuf {
+        self.inner.layout.tmp_dir().join(area.name())
+    }
+
+    pub(super) fn options(&self) -> &StagingOptions {
+        &self.inner.options
+    }
+
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.inner.disk
+    }
+
+    pub(super) fn executor(&self) -> &Arc<dyn StoreExecutor> {
+        &self.inner.executor
+    }
+
+    pub(super) fn exhausted(&self, requested: usize) -> StagingError {
+        StagingError::BudgetExhausted {
+            requested: u64::try_from(requested).unwrap_or(u64::MAX),
+            in_use: self.reserved_bytes(),
+            budget: self.budget_bytes(),
+        }
+    }
+
+    pub(super) fn io_error(&self, area: AreaKind, action: &'static str, source: io::Error) -> StagingError {
+        let path = self.folder(area);
+        if is_storage_full(&source) {
+            return StagingError::StorageFull { path, source };
+        }
+        StagingError::Io { action, path, source }
+    }
+
+    /// A file without a name where the filesystem has that, else a locked named one. Blocks.
+    pub(super) fn create_file(&self, area: AreaKind) -> Result<StagedFile, StagingError> {
+        let folder = self.folder(area);
+        if !self.inner.is_naming.load(Ordering::Relaxed) {
+            match StagedFile::unnamed(Arc::clone(self.disk()), &folder) {
+                Ok(file) => return Ok(file),
+                Err(error) if lacks_unnamed_files(&error) => self.inner.is_naming.store(true, Ordering::Relaxed),
+                Err(error) => return Err(self.io_error(area, "create a staged file", error)),
+            }
+        }
+        let named = StagedFile::named(Arc::clone(self.disk()), &folder, area.label());
+        named.map_err(|error| self.io_error(area, "create a staged file", error))
+    }
+}
+
+/// What a filesystem or kernel without `O_TMPFILE` answers: it takes the flag for a directory open, or refuses it.
+fn lacks_unnamed_files(error: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::ISDIR, rustix::io::Errno::INVAL];
+    codes.iter().any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
