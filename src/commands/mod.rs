@@ -1,5 +1,14 @@
 //! The command line: parse, resolve settings, call `core`, render what it returns, and turn it into an exit code.
+//!
+//! How it works: [`entry::run`] is what `main` calls. [`cli`] reads the arguments, [`context::Context`] carries the
+//! settings and the [`printer::Printer`] to the one file of each command, and [`exit`] says how it ended.
 
+pub mod cli;
+pub mod completions;
+pub mod context;
+pub mod entry;
 pub mod exit;
+pub mod fatal;
 pub mod printer;
 pub mod render;
+pub mod usage;

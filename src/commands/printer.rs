@@ -1,6 +1,15 @@
 //! Decides once where words go and how they look: stdout for the answer, stderr for progress and talk.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+
+use super::cli::{ColorChoice, GlobalArgs};
+use crate::core::config::Variables;
+
+/// Prose is never wider than this: longer lines are hard to read.
+const PROSE_COLUMNS_MAX: usize = 100;
+
+/// Columns where nobody says how wide the terminal is.
+const COLUMNS_FALLBACK: usize = 80;
 
 /// `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -18,6 +27,8 @@ pub struct Printer {
     err: Box<dyn Write + Send>,
     /// Colours on stdout.
     pub color: bool,
+    /// Colours on stderr.
+    pub color_stderr: bool,
     /// Columns to wrap at, never more than 100 for prose.
     pub width: usize,
     /// `-q`: no talk on stderr but errors.
@@ -35,7 +46,28 @@ impl std::fmt::Debug for Printer {
 impl Printer {
     /// A printer to the given sinks, without colour and 80 columns wide: what tests use.
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        Self { out, err, color: false, width: 80, quiet: false, interactive: false }
+        Self { out, err, color: false, color_stderr: false, width: COLUMNS_FALLBACK, quiet: false, interactive: false }
+    }
+
+    /// The printer of this process: stdout and stderr, as the flags and the environment want them.
+    pub fn of_this_process(global: &GlobalArgs, variables: &Variables) -> Self {
+        let dumb = variables.get("TERM").is_some_and(|term| term == "dumb");
+        let auto = variables.get("NO_COLOR").is_none() && !dumb;
+        let colored = |terminal: bool| match global.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => auto && terminal,
+        };
+        let terminal = std::io::stderr().is_terminal();
+        Self {
+            out: Box::new(std::io::stdout()),
+            err: Box::new(std::io::stderr()),
+            color: colored(std::io::stdout().is_terminal()),
+            color_stderr: colored(terminal),
+            width: columns(variables).min(PROSE_COLUMNS_MAX),
+            quiet: global.quiet,
+            interactive: terminal && !dumb && !global.quiet && global.verbose == 0,
+        }
     }
 
     /// Writes the answer. A closed pipe is a normal end.
@@ -52,4 +84,17 @@ impl Printer {
             let _ = writeln!(self.err, "{line}");
         }
     }
+}
+
+/// `COLUMNS` if it says a number, else the width of the terminal on stdout or stderr.
+fn columns(variables: &Variables) -> usize {
+    let told = variables.get("COLUMNS").and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
+    told.filter(|columns| *columns > 0).or_else(terminal_columns).unwrap_or(COLUMNS_FALLBACK)
+}
+
+fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout())
+        .or_else(|_| rustix::termios::tcgetwinsize(std::io::stderr()))
+        .ok()?;
+    (size.ws_col > 0).then(|| usize::from(size.ws_col))
 }

@@ -1,3 +1,4 @@
 //! Metrics and logs: what a node tells about itself while it runs.
 
+pub mod logging;
 pub mod metrics;
