@@ -44,7 +44,8 @@ pub(super) fn entries(file: &ConfigFile) -> (Vec<Entry>, Vec<ConfigFault>) {
         }
     };
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut faults: Vec<ConfigFault> = errors.iter().map(|error| syntax(file, text, error)).collect();
+    // Only the first: the parser goes on, and what it says after a fault is mostly an echo of that fault.
+    let mut faults: Vec<ConfigFault> = errors.first().map(|error| syntax(file, text, error)).into_iter().collect();
     let mut entries = Vec::new();
     let mut keys: Vec<_> = table.get_ref().iter().collect();
     keys.sort_unstable_by_key(|(name, _)| name.span().start);
