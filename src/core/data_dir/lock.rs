@@ -310,3 +310,7 @@ fn read_holder(path: &Path) -> LockHolder {
     let read = File::open(path).and_then(|file| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
     read.map_or_else(|_| LockHolder::default(), |_| LockHolder::parse(&text))
 }
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;

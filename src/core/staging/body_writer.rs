@@ -294,3 +294,7 @@ impl OpenSpool {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "body_writer_tests.rs"]
+mod tests;
