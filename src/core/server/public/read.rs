@@ -1,0 +1,156 @@
+//! The shared GET and HEAD: look up, open, choose what to send, count, answer.
+//!
+//! How it works: lookup and opening are one hop to the executor. A missing, short or corrupt body found there is an
+//! honest miss, since the header is not out yet. Reads that come before the store is open wait, bounded by the
+//! store handle.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+
+use super::body::ArtifactBody;
+use super::problem::{Direction, Problem, Shape};
+use super::range::{Conditions, Selection, etag};
+use super::rule::Target;
+use crate::core::server::metrics::ArtifactResult;
+use crate::core::server::node::NodeContext;
+use crate::core::store::OpenBody;
+use crate::core::store::record::Record;
+
+/// What a look at an artifact found.
+enum Found {
+    /// The client has it already.
+    NotModified(Box<Record>),
+    /// Here it is.
+    Open(Box<Record>, OpenBody),
+}
+
+/// Answers a GET.
+pub async fn get(node: &Arc<NodeContext>, target: Result<Target, Problem>, shape: Shape, headers: &HeaderMap) -> Response {
+    let target = match target {
+        Ok(target) => target,
+        Err(problem) => return problem.respond(shape, Direction::Read),
+    };
+    let producer = target.rule.producer;
+    match try_get(node, &target, headers).await {
+        Ok((response, bytes)) => {
+            node.server_metrics.read(producer, ArtifactResult::Ok, bytes);
+            response
+        }
+        Err(problem) => {
+            let result = if problem.is_miss() { ArtifactResult::NotFound } else { ArtifactResult::Error };
+            node.server_metrics.read(producer, result, 0);
+            problem.respond(shape, Direction::Read)
+        }
+    }
+}
+
+/// Answers a HEAD with the headers of the GET. It is no read in the metrics: nothing is served.
+pub async fn head(node: &Arc<NodeContext>, target: Result<Target, Problem>, shape: Shape, headers: &HeaderMap) -> Response {
+    let answer = async {
+        let target = target?;
+        let conditions = Conditions::without_range(headers);
+        Ok(match find(node, &target, conditions).await? {
+            Found::NotModified(record) => not_modified(&record),
+            Found::Open(record, _) => {
+                let mut response = Response::new(Body::empty());
+                describe(response.headers_mut(), &target, &record);
+                response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
+                response
+            }
+        })
+    };
+    answer.await.unwrap_or_else(|problem: Problem| bodiless(problem.respond(shape, Direction::Read)))
+}
+
+/// Whether the artifact is here, without opening its body.
+///
+/// # Errors
+/// The store is not open or failed.
+pub async fn lookup(node: &NodeContext, target: &Target) -> Result<Option<Record>, Problem> {
+    let id = target.name.artifact_id(&node.config.tenant_id);
+    Ok(node.store.call(move |store| store.lookup(&id)).await?)
+}
+
+async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) -> Result<(Response, u64), Problem> {
+    // Nx takes nothing but 200 and 404, so neither conditions nor ranges are looked at there.
+    let conditions =
+        if target.rule.shape == Shape::Nx { Conditions::default() } else { Conditions::parse(headers)? };
+    let (record, body) = match find(node, target, conditions.clone()).await? {
+        Found::NotModified(record) => return Ok((not_modified(&record), 0)),
+        Found::Open(record, body) => (record, body),
+    };
+    let selection = conditions.select(&record.digest, record.size)?;
+    let range = match &selection {
+        Selection::Whole => 0..record.size,
+        Selection::Part(range) => range.clone(),
+    };
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), target, &record);
+    if selection != Selection::Whole {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let text = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), record.size);
+        insert(response.headers_mut(), header::CONTENT_RANGE, &text);
+    }
+    let length = range.end.saturating_sub(range.start);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    let producer = target.rule.producer;
+    *response.body_mut() = Body::new(match body {
+        OpenBody::Inline(bytes) => {
+            let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+            let part = start.ok().zip(end.ok()).filter(|(start, end)| start <= end && *end <= bytes.len());
+            let (start, end) = part.ok_or(Problem::NotFound)?;
+            ArtifactBody::inline(node, producer, bytes.slice(start..end))
+        }
+        OpenBody::File(file) => ArtifactBody::file(node, producer, record, file, range),
+    });
+    Ok((response, length))
+}
+
+async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Result<Found, Problem> {
+    let id = target.name.artifact_id(&node.config.tenant_id);
+    let found = node.store.call(move |store| {
+        let Some(record) = store.lookup(&id)? else { return Ok(None) };
+        if conditions.not_modified(&record.digest) {
+            return Ok(Some(Found::NotModified(Box::new(record))));
+        }
+        let body = store.open_body(&record)?;
+        Ok(body.map(|body| Found::Open(Box::new(record), body)))
+    });
+    found.await?.ok_or(Problem::NotFound)
+}
+
+fn not_modified(record: &Record) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    insert(response.headers_mut(), header::ETAG, &etag(&record.digest));
+    response
+}
+
+/// The headers that GET and HEAD share.
+fn describe(headers: &mut HeaderMap, target: &Target, record: &Record) {
+    insert(headers, header::ETAG, &etag(&record.digest));
+    insert(headers, header::CONTENT_TYPE, &record.content_type);
+    if target.rule.shape != Shape::Nx {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    for name in target.rule.returned_attributes {
+        if let Some(value) = record.attributes.get(*name) {
+            insert(headers, HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// Values come from what clients sent; one that is no header value is left out rather than failing the read.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn bodiless(mut response: Response) -> Response {
+    *response.body_mut() = Body::empty();
+    response
+}
