@@ -3,5 +3,6 @@
 pub mod drain;
 pub mod metrics;
 pub mod node;
+pub mod probes;
 pub mod public;
 pub mod startup_status;

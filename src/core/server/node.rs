@@ -21,7 +21,7 @@ use crate::core::base::ids::InstanceId;
 use crate::core::base::rng::{Rng, RngExt, SystemRng};
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
-use crate::core::mesh::readiness::TrafficState;
+use crate::core::mesh::readiness::Readiness;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::telemetry::metrics::MetricsRegistry;
@@ -83,7 +83,7 @@ pub struct NodeContext {
     /// The staging areas and their ledger.
     pub staging: Staging,
     /// Whether this node takes traffic, and why not.
-    pub readiness: Arc<PendingReadiness>,
+    pub readiness: Readiness,
     /// The registry behind `/metrics`; parts add their families to it.
     pub metrics: MetricsRegistry,
     /// The families of the listeners.
@@ -108,12 +108,13 @@ impl NodeContext {
             inline_max_bytes: config.inline_max_bytes,
             client_wait: STAGING_CLIENT_WAIT,
         };
+        let sources_configured = !config.peers.is_empty() || config.discovery_dns_name.is_some();
         let staging = Staging::new(&layout, Arc::clone(&seams.disk), Arc::clone(&seams.executor), options);
         Arc::new(Self {
             instance_id: InstanceId(seams.rng.bytes()),
             store: StoreHandle::new(Arc::clone(&seams.executor)),
             staging,
-            readiness: Arc::new(PendingReadiness::default()),
+            readiness: Readiness::new(sources_configured, Arc::clone(&seams.clock)),
             server_metrics: ServerMetrics::new(&metrics),
             startup: StartupStatus::new(Arc::clone(&seams.clock)),
             drain: DrainState::default(),
@@ -124,27 +125,5 @@ impl NodeContext {
             seams,
             metrics,
         })
-    }
-}
-
-/// Stands in until the mesh's readiness is wired: a node without peers is ready once its store is open.
-#[derive(Debug, Default)]
-pub struct PendingReadiness {
-    serving: std::sync::atomic::AtomicBool,
-}
-
-impl PendingReadiness {
-    /// Marks the node as ready.
-    pub fn latch(&self) {
-        self.serving.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// The seed era's state.
-    pub fn traffic_state(&self) -> TrafficState {
-        if self.serving.load(std::sync::atomic::Ordering::SeqCst) {
-            TrafficState::Serving
-        } else {
-            TrafficState::Joining
-        }
     }
 }

@@ -37,9 +37,8 @@ fn instance_target(uri: &Uri) -> Result<Target, Problem> {
 fn target(segments: &[String]) -> Result<Target, Problem> {
     let malformed = || Problem::bad_request("expected [{instance}/]ac/{hash} or [{instance}/]cas/{hash}");
     let [instance @ .., store, hash] = segments else { return Err(malformed()) };
-    let digest: Sha256Digest = hash
-        .parse()
-        .map_err(|_| Problem::bad_request("the hash must be a SHA-256 in 64 lower-case hex digits"))?;
+    let digest: Sha256Digest =
+        hash.parse().map_err(|_| Problem::bad_request("the hash must be a SHA-256 in 64 lower-case hex digits"))?;
     let (rule, sha256) = match store.as_str() {
         "ac" => (ACTION, None),
         "cas" => (CAS, Some(digest)),

@@ -14,8 +14,7 @@ use super::rule::{Rule, Target};
 use crate::core::server::metrics::Producer;
 use crate::core::store::committer::PutMode;
 
-const RULE: Rule =
-    Rule { mode: PutMode::LastWriterWins, shape: Shape::HonestMiss, ..Rule::new(Producer::Ccache) };
+const RULE: Rule = Rule { mode: PutMode::LastWriterWins, shape: Shape::HonestMiss, ..Rule::new(Producer::Ccache) };
 
 pub(super) fn routes() -> Router<Node> {
     Router::new().route("/ccache/{*entry}", artifact(RULE, target))
@@ -25,9 +24,9 @@ fn target(uri: &Uri) -> Result<Target, Problem> {
     let segments = segments(uri.path(), "/ccache/")?;
     let found = match segments.as_slice() {
         [key] => joined("", key).map(|key| ("", key)),
-        [first, second] => joined(first, second)
-            .map(|key| ("", key))
-            .or_else(|| joined("", second).map(|key| (first.as_str(), key))),
+        [first, second] => {
+            joined(first, second).map(|key| ("", key)).or_else(|| joined("", second).map(|key| (first.as_str(), key)))
+        }
         [namespace, first, second] => joined(first, second).map(|key| (namespace.as_str(), key)),
         _ => None,
     };
@@ -69,7 +68,8 @@ mod tests {
 
     #[test]
     fn other_shapes_are_refused() {
-        for path in ["/ccache/short", "/ccache/a/b/c/d", "/ccache/zz/750f919mrb75p5n9390jr6hcfrtmdkg", "/ccache/ac/xyz"] {
+        for path in ["/ccache/short", "/ccache/a/b/c/d", "/ccache/zz/750f919mrb75p5n9390jr6hcfrtmdkg", "/ccache/ac/xyz"]
+        {
             assert_eq!(name(path), None, "{path}");
         }
     }

@@ -27,7 +27,9 @@ async fn clean(State(node): State<Node>, request: Request) -> Response {
 async fn try_clean(node: &Node, query: Option<&str>) -> Result<(), Problem> {
     let namespace = tuist_namespace(&Query::parse(query)?)?;
     if namespace.len() > NAMESPACE_BYTES_MAX || namespace.contains('\0') {
-        return Err(Problem::bad_request(format!("a namespace has at most {NAMESPACE_BYTES_MAX} bytes, none of them zero")));
+        return Err(Problem::bad_request(format!(
+            "a namespace has at most {NAMESPACE_BYTES_MAX} bytes, none of them zero"
+        )));
     }
     match node.store.commit(Operation::DeleteNamespace { namespace, version_ms: None }).await? {
         CommitOutcome::Deleted { .. } | CommitOutcome::DeleteIgnored => Ok(()),

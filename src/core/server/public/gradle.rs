@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn the_namespace_of_stock_gradle_is_the_optional_first_segment() {
-        let name = |path: &str| stock_target(&path.parse().unwrap()).map(|target| (target.name.namespace, target.name.key));
+        let name =
+            |path: &str| stock_target(&path.parse().unwrap()).map(|target| (target.name.namespace, target.name.key));
         assert_eq!(name("/gradle/abc").unwrap(), (String::new(), "abc".to_owned()));
         assert_eq!(name("/gradle/team/abc?x=1").unwrap(), ("team".to_owned(), "abc".to_owned()));
         assert!(name("/gradle/a/b/c").is_err());

@@ -49,9 +49,7 @@ struct Entry {
 }
 
 pub(super) fn routes() -> Router<Node> {
-    Router::new()
-        .route("/api/cache/keyvalue", put(store))
-        .route("/api/cache/keyvalue/{cas_id}", readable(RULE, target))
+    Router::new().route("/api/cache/keyvalue", put(store)).route("/api/cache/keyvalue/{cas_id}", readable(RULE, target))
 }
 
 fn target(uri: &Uri) -> Result<Target, Problem> {

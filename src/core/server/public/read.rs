@@ -28,7 +28,12 @@ enum Found {
 }
 
 /// Answers a GET.
-pub async fn get(node: &Arc<NodeContext>, target: Result<Target, Problem>, shape: Shape, headers: &HeaderMap) -> Response {
+pub async fn get(
+    node: &Arc<NodeContext>,
+    target: Result<Target, Problem>,
+    shape: Shape,
+    headers: &HeaderMap,
+) -> Response {
     let target = match target {
         Ok(target) => target,
         Err(problem) => return problem.respond(shape, Direction::Read),
@@ -48,7 +53,12 @@ pub async fn get(node: &Arc<NodeContext>, target: Result<Target, Problem>, shape
 }
 
 /// Answers a HEAD with the headers of the GET. It is no read in the metrics: nothing is served.
-pub async fn head(node: &Arc<NodeContext>, target: Result<Target, Problem>, shape: Shape, headers: &HeaderMap) -> Response {
+pub async fn head(
+    node: &Arc<NodeContext>,
+    target: Result<Target, Problem>,
+    shape: Shape,
+    headers: &HeaderMap,
+) -> Response {
     let answer = async {
         let target = target?;
         let conditions = Conditions::without_range(headers);
@@ -76,8 +86,7 @@ pub async fn lookup(node: &NodeContext, target: &Target) -> Result<Option<Record
 
 async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) -> Result<(Response, u64), Problem> {
     // Nx takes nothing but 200 and 404, so neither conditions nor ranges are looked at there.
-    let conditions =
-        if target.rule.shape == Shape::Nx { Conditions::default() } else { Conditions::parse(headers)? };
+    let conditions = if target.rule.shape == Shape::Nx { Conditions::default() } else { Conditions::parse(headers)? };
     let (record, body) = match find(node, target, conditions.clone()).await? {
         Found::NotModified(record) => return Ok((not_modified(&record), 0)),
         Found::Open(record, body) => (record, body),

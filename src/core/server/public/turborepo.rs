@@ -112,7 +112,8 @@ fn describe(record: &Record) -> Value {
 
 async fn document<T: serde::de::DeserializeOwned>(mut body: Body) -> Result<T, Problem> {
     let bytes = upload::read_document(&mut body, DOCUMENT_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
 }
 
 fn respond(answer: Result<Response, Problem>) -> Response {

@@ -103,11 +103,7 @@ enum Admission {
     Existing,
 }
 
-async fn admit(
-    node: &NodeContext,
-    target: &Target,
-    length: Option<u64>,
-) -> Result<Admission, Problem> {
+async fn admit(node: &NodeContext, target: &Target, length: Option<u64>) -> Result<Admission, Problem> {
     let length_max = target.rule.length_max;
     if length.is_some_and(|length| length > length_max) {
         return Err(Problem::TooLarge { limit: length_max });
