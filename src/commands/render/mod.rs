@@ -1,1 +1,4 @@
 //! How results look: tables, JSON and progress.
+
+pub mod table;
+pub mod words;
