@@ -1,7 +1,11 @@
 //! The mesh: who the peers are, how they are reached, what is said on the wire, and whether this node is ready.
 
+pub mod client;
 pub mod discovery;
+pub mod feed_frames;
+pub mod http_transport;
 pub mod membership;
+pub mod memory_transport;
 pub mod readiness;
 pub mod transport;
 pub mod wire;

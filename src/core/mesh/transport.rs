@@ -76,3 +76,7 @@ pub trait PeerTransport: Send + Sync + std::fmt::Debug {
     /// One exchange. Dropping the future or the body ends it.
     fn send(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, TransportError>>;
 }
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;

@@ -1,0 +1,283 @@
+//! Asks peers: one method for each request of the internal plane.
+//!
+//! Invariants: a page is never read beyond `PEER_PAGE_BYTES_MAX`, whatever the peer announces or sends. Every request
+//! carries this store's id, so that the peer knows it can be reached from here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::feed_frames::{FeedPageFrames, FrameError, decode_page};
+use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
+use super::wire::{
+    DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PeerErrorBody, STORE_ID_HEADER, StatusReply, TombstoneListing,
+    encode_query, read_manifest_page, read_tombstone_page,
+};
+use crate::core::base::ids::{ArtifactId, Epoch, Seq, StoreId};
+use crate::core::base::limits::{NO_PROGRESS_TIMEOUT, PEER_PAGE_BYTES_MAX};
+use crate::core::store::store_handle::StoreHandle;
+
+/// A status is a few hundred bytes from memory; a peer that takes longer is not well.
+const STATUS_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rows asked of the seed era's listings; its own clients ask for the same.
+pub const LISTING_ROWS: usize = 256;
+
+/// Largest text of an error that is read.
+const ERROR_BYTES_MAX: u64 = 16 << 10;
+
+/// A request to a peer that did not give what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PeerError {
+    /// The exchange failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The peer answered with an error.
+    #[error("{peer} answered {status} to {path}: {message}")]
+    Status {
+        /// Who.
+        peer: String,
+        /// To what.
+        path: String,
+        /// The status.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+    },
+    /// The answer is larger than is taken.
+    #[error("{peer} answered {path} with more than {limit} bytes")]
+    TooLarge {
+        /// Who.
+        peer: String,
+        /// To what.
+        path: String,
+        /// Bytes taken at most.
+        limit: u64,
+    },
+    /// The answer does not decode.
+    #[error("{peer} answered {path} with something unreadable: {reason}")]
+    Malformed {
+        /// Who.
+        peer: String,
+        /// To what.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The peer no longer knows the epoch of the cursor.
+    #[error("{peer} does not know the cursor's epoch")]
+    CursorVoid {
+        /// Who.
+        peer: String,
+    },
+}
+
+impl PeerError {
+    /// Whether the peer could not be reached at all, so that its artifacts wait for it.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Transport(error) if matches!(error.phase, TransportPhase::Dns | TransportPhase::Connect | TransportPhase::Tls))
+    }
+}
+
+/// What part of a peer's feed is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedQuery {
+    /// The store the cursor belongs to, and its epoch; none for a first visit.
+    pub cursor: Option<(StoreId, Epoch)>,
+    /// Rows above this one.
+    pub after: Seq,
+    /// Rows up to this one, if bounded.
+    pub up_to: Option<Seq>,
+    /// Only rows whose write the peer itself accepted, and all tombstones.
+    pub origin_only: bool,
+    /// Bodies up to this size ride along.
+    pub inline_up_to: u64,
+    /// Only bodies of rows the peer itself accepted ride along.
+    pub inline_origin_only: bool,
+    /// How long to wait for a row if there is none.
+    pub wait: Duration,
+    /// Most rows.
+    pub rows_max: usize,
+    /// Most bytes of records and bodies.
+    pub bytes_max: u64,
+}
+
+impl FeedQuery {
+    fn path(&self) -> String {
+        let mut path = format!(
+            "/_internal/feed?order=seq&after={}&max_rows={}&max_bytes={}&inline_up_to={}&wait_ms={}",
+            self.after,
+            self.rows_max,
+            self.bytes_max,
+            self.inline_up_to,
+            self.wait.as_millis(),
+        );
+        if let Some((store_id, epoch)) = self.cursor {
+            path.push_str(&format!("&store_id={store_id}&epoch={epoch}"));
+        }
+        if let Some(up_to) = self.up_to {
+            path.push_str(&format!("&up_to={up_to}"));
+        }
+        let switches = [("origin_only", self.origin_only), ("inline_origin_only", self.inline_origin_only)];
+        for (name, _) in switches.into_iter().filter(|(_, on)| *on) {
+            path.push_str(&format!("&{name}=true"));
+        }
+        path
+    }
+}
+
+/// Asks peers; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PeerClient {
+    transport: Arc<dyn PeerTransport>,
+    store: StoreHandle,
+    tenant_id: Arc<str>,
+}
+
+impl PeerClient {
+    /// A client of the node with this store and tenant.
+    pub fn new(transport: Arc<dyn PeerTransport>, store: StoreHandle, tenant_id: &str) -> Self {
+        Self { transport, store, tenant_id: tenant_id.into() }
+    }
+
+    /// The tenant whose ids this node computes.
+    pub fn tenant_id(&self) -> &str {
+        &self.tenant_id
+    }
+
+    /// Who the peer is and how it does.
+    pub async fn status(&self, peer: &str) -> Result<StatusReply, PeerError> {
+        let path = "/_internal/status";
+        let response = self.send(Method::GET, peer, path, STATUS_HEAD_TIMEOUT).await?;
+        let body = whole_body(ok(response, peer, path).await?, peer, path).await?;
+        serde_json::from_slice(&body).map_err(|error| malformed(peer, path, error))
+    }
+
+    /// A page of its deleted namespaces.
+    pub async fn tombstones(&self, peer: &str, after: Option<&str>) -> Result<TombstoneListing, PeerError> {
+        let path = format!("/_internal/bootstrap/namespace_tombstones?limit={LISTING_ROWS}{}", after_query(after));
+        let body = self.get(peer, &path).await?;
+        read_tombstone_page(&body).map_err(|error| malformed(peer, &path, error))
+    }
+
+    /// A page of its manifests in id order, of one prefix or all.
+    pub async fn manifests(&self, peer: &str, after: Option<&str>, prefix: &str) -> Result<ManifestListing, PeerError> {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
+        let path = format!("/_internal/bootstrap/manifests?limit={LISTING_ROWS}{}{prefix}", after_query(after));
+        let body = self.get(peer, &path).await?;
+        read_manifest_page(&body, &self.tenant_id).map_err(|error| malformed(peer, &path, error))
+    }
+
+    /// Its digest, or `None` if it is too old to have one or cut it otherwise than asked.
+    pub async fn digest(&self, peer: &str) -> Result<Option<DigestReply>, PeerError> {
+        let path = format!("/_internal/bootstrap/digest?prefix_len={DIGEST_PREFIX_LEN}");
+        let response = self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let body = whole_body(ok(response, peer, &path).await?, peer, &path).await?;
+        let reply: DigestReply = serde_json::from_slice(&body).map_err(|error| malformed(peer, &path, error))?;
+        Ok(Some(reply).filter(|reply| reply.prefix_len == DIGEST_PREFIX_LEN))
+    }
+
+    /// A page of its feed.
+    pub async fn feed(&self, peer: &str, query: &FeedQuery) -> Result<FeedPageFrames, PeerError> {
+        let path = query.path();
+        let response = self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT.saturating_add(query.wait)).await?;
+        if response.status == StatusCode::CONFLICT {
+            return Err(PeerError::CursorVoid { peer: peer.to_owned() });
+        }
+        let body = whole_body(ok(response, peer, &path).await?, peer, &path).await?;
+        decode_page(body).map_err(|error: FrameError| malformed(peer, &path, error))
+    }
+
+    /// An artifact's body, unread, whatever the status.
+    pub async fn artifact(&self, peer: &str, id: &ArtifactId) -> Result<PeerResponse, PeerError> {
+        let path = format!("/_internal/bootstrap/artifacts/{id}");
+        self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT).await
+    }
+
+    /// Tells a seed-era peer that a namespace was deleted.
+    pub async fn delete_namespace(&self, peer: &str, namespace: &str, version_ms: u64) -> Result<(), PeerError> {
+        let namespace = encode_query(namespace);
+        let path = format!("/_internal/replicate/namespace?namespace_id={namespace}&version_ms={version_ms}");
+        let response = self.send(Method::DELETE, peer, &path, NO_PROGRESS_TIMEOUT).await?;
+        if response.status.is_success() { Ok(()) } else { Err(refusal(response, peer, &path).await) }
+    }
+
+    async fn get(&self, peer: &str, path: &str) -> Result<Bytes, PeerError> {
+        let response = self.send(Method::GET, peer, path, NO_PROGRESS_TIMEOUT).await?;
+        whole_body(ok(response, peer, path).await?, peer, path).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        peer: &str,
+        path: &str,
+        head_timeout: Duration,
+    ) -> Result<PeerResponse, PeerError> {
+        let mut headers = HeaderMap::new();
+        let store_id = self.store.current().map(|store| store.stats().store_id);
+        if let Some(value) = store_id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+            headers.insert(STORE_ID_HEADER, value);
+        }
+        let (peer, path_and_query) = (peer.to_owned(), path.to_owned());
+        let request = PeerRequest { method, peer, path_and_query, headers, body: Bytes::new(), head_timeout };
+        Ok(self.transport.send(request).await?)
+    }
+}
+
+fn after_query(after: Option<&str>) -> String {
+    after.map_or_else(String::new, |after| format!("&after={}", encode_query(after)))
+}
+
+fn malformed(peer: &str, path: &str, error: impl std::fmt::Display) -> PeerError {
+    PeerError::Malformed { peer: peer.to_owned(), path: path_only(path), reason: error.to_string() }
+}
+
+fn path_only(path: &str) -> String {
+    path.split('?').next().unwrap_or(path).to_owned()
+}
+
+async fn ok(response: PeerResponse, peer: &str, path: &str) -> Result<PeerResponse, PeerError> {
+    if response.status == StatusCode::OK { Ok(response) } else { Err(refusal(response, peer, path).await) }
+}
+
+/// What a peer that refused said, as far as it said something.
+async fn refusal(response: PeerResponse, peer: &str, path: &str) -> PeerError {
+    let status = response.status;
+    let text = bounded_body(response, peer, path, ERROR_BYTES_MAX).await.unwrap_or_default();
+    let message = serde_json::from_slice::<PeerErrorBody>(&text)
+        .map_or_else(|_| String::from_utf8_lossy(&text).chars().take(200).collect(), |error| error.message);
+    PeerError::Status { peer: peer.to_owned(), path: path_only(path), status, message }
+}
+
+async fn whole_body(response: PeerResponse, peer: &str, path: &str) -> Result<Bytes, PeerError> {
+    bounded_body(response, peer, path, PEER_PAGE_BYTES_MAX).await
+}
+
+async fn bounded_body(response: PeerResponse, peer: &str, path: &str, limit: u64) -> Result<Bytes, PeerError> {
+    let too_large = || PeerError::TooLarge { peer: peer.to_owned(), path: path_only(path), limit };
+    if content_length(&response.headers).is_some_and(|announced| announced > limit) {
+        return Err(too_large());
+    }
+    let mut bytes = BytesMut::new();
+    let mut body = response.body;
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk?;
+        if u64::try_from(bytes.len().saturating_add(chunk.len())).unwrap_or(u64::MAX) > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// The announced length of a body.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
