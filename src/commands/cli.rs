@@ -12,6 +12,7 @@ use clap::{
 };
 
 use super::completions::CompletionsArgs;
+use super::serve::ServeArgs;
 use crate::core::config::{Group, Kind, SETTINGS, Setting};
 
 /// A build-cache mesh node that heals itself, and the toolkit to operate it
@@ -34,6 +35,8 @@ const AFTER_HELP: &str = "Every setting is a flag, a KURA_* variable and a key o
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Command {
+    /// Serve artifacts to build tools and keep peers in sync
+    Serve(ServeArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -42,6 +45,7 @@ impl Command {
     /// Whether this is the long-running node, which handles signals itself and logs what it does.
     pub fn is_server(&self) -> bool {
         match self {
+            Self::Serve(_) => true,
             Self::Completions(_) => false,
         }
     }

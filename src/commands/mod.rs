@@ -11,4 +11,5 @@ pub mod exit;
 pub mod fatal;
 pub mod printer;
 pub mod render;
+pub mod serve;
 pub mod usage;

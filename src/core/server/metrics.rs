@@ -5,6 +5,7 @@
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 
 use crate::core::telemetry::metrics::MetricsRegistry;
+use crate::core::telemetry::process::ProcessMetrics;
 
 /// Who made an artifact: the protocol family in its id. A closed list, because it is also a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,6 +119,8 @@ pub struct ServerMetrics {
     pub inflight: IntGauge,
     /// Open public connections.
     pub connections: IntGauge,
+    /// Open connections of peers.
+    pub internal_connections: IntGauge,
     reads: IntCounterVec,
     writes: IntCounterVec,
     read_bytes: IntCounterVec,
@@ -144,10 +147,8 @@ pub struct ServerMetrics {
     pub artifacts: IntGauge,
     /// Bytes of their bodies.
     pub artifact_bytes: IntGauge,
-    /// Resident memory of the process.
-    pub resident_bytes: IntGauge,
-    /// Unix seconds at which the process started.
-    pub start_time: IntGauge,
+    /// What the process uses.
+    pub process: ProcessMetrics,
 }
 
 impl ServerMetrics {
@@ -188,6 +189,8 @@ impl ServerMetrics {
             ),
             inflight: registry.gauge("kura_http_inflight_requests", "Public requests in flight."),
             connections: registry.gauge("kura_http_open_connections", "Open connections on the public port."),
+            internal_connections: registry
+                .gauge("kura_internal_open_connections", "Open connections on the port for peers."),
             reads: by_producer("kura_artifact_reads_total", "Artifact reads by clients of this node."),
             writes: by_producer("kura_artifact_writes_total", "Artifact writes by clients of this node."),
             read_bytes: by_producer("kura_artifact_read_bytes_total", "Bytes of artifacts read by clients."),
@@ -209,10 +212,7 @@ impl ServerMetrics {
             multipart_uploads: registry.gauge("kura_multipart_uploads", "Open multipart uploads."),
             artifacts: registry.gauge("kura_store_artifacts", "Live artifacts in the store."),
             artifact_bytes: registry.gauge("kura_store_artifact_bytes", "Bytes of the bodies of live artifacts."),
-            resident_bytes: registry
-                .gauge("kura_process_resident_memory_bytes", "Resident memory of the process in bytes."),
-            start_time: registry
-                .gauge("kura_process_start_time_seconds", "Unix time at which the process started, in seconds."),
+            process: ProcessMetrics::new(registry),
         }
     }
 

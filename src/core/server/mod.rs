@@ -1,8 +1,18 @@
 //! The listeners of a running node: public plane, internal plane, probes, control socket; start-up and drain.
+//!
+//! [`startup::serve`] is the whole of `kura serve`; [`startup::start`] is the same without signals, for tests.
 
 pub mod drain;
+pub mod listener;
 pub mod metrics;
 pub mod node;
+pub mod port_holder;
 pub mod probes;
 pub mod public;
+pub mod serve_error;
+pub mod signals;
+pub mod startup;
 pub mod startup_status;
+
+mod mesh_wiring;
+mod reclaim;

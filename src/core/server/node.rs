@@ -1,7 +1,7 @@
 //! What every part of a running node shares: settings, seams, store, staging, metrics, readiness and the way down.
 //!
-//! How it works: [`NodeContext::new`] is made right after the lock is taken and before anything is opened, so that
-//! listeners can answer probes at once; the store arrives later through its [`StoreHandle`]. It is handed around as
+//! How it works: [`NodeContext::new`] is made once the lock is held and the directories exist, before anything is
+//! opened, so that probes are answered at once; the store arrives later through its [`StoreHandle`]. It is handed around as
 //! an `Arc` to the public plane, the internal plane, the probes, the control socket and the workers.
 //!
 //! Invariant: making one touches no disk and no network.
@@ -99,9 +99,9 @@ pub struct NodeContext {
 }
 
 impl NodeContext {
-    /// Builds the shared parts; opens and binds nothing.
-    pub fn new(config: Config, seams: Seams) -> Arc<Self> {
-        let layout = Layout::new(&config.data_dir, &config.tmp_dir);
+    /// Builds the shared parts; opens and binds nothing. The layout is the one that
+    /// [`ensure_directories`](crate::core::data_dir::layout::ensure_directories) came to.
+    pub fn new(config: Config, layout: Layout, seams: Seams, startup: StartupStatus) -> Arc<Self> {
         let metrics = MetricsRegistry::new();
         let options = StagingOptions {
             budget_bytes: config.tmp_dir_max_bytes,
@@ -116,7 +116,7 @@ impl NodeContext {
             staging,
             readiness: Readiness::new(sources_configured, Arc::clone(&seams.clock)),
             server_metrics: ServerMetrics::new(&metrics),
-            startup: StartupStatus::new(Arc::clone(&seams.clock)),
+            startup,
             drain: DrainState::default(),
             shutdown: CancellationToken::new(),
             addresses: OnceLock::new(),

@@ -133,7 +133,7 @@ fn refresh_gauges(node: &Node) {
     gauges.discovery_completed.set(i64::from(snapshot.initial_discovery_completed));
     gauges.lock_owned.set(i64::from(snapshot.writer_lock_owned));
     gauges.staging_bytes.set(signed(node.staging.reserved_bytes()));
-    gauges.resident_bytes.set(signed(resident_bytes()));
+    gauges.process.refresh();
     if let Some(store) = node.store.current() {
         let stats = store.stats();
         gauges.artifacts.set(signed(stats.artifacts));
@@ -143,14 +143,6 @@ fn refresh_gauges(node: &Node) {
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// Resident memory of this process in bytes; 0 where `/proc` is not mounted.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }
 
 fn ring_members(snapshot: &ReadinessSnapshot) -> usize {

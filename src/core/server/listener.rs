@@ -1,0 +1,129 @@
+//! One TCP listener: HTTP/1.1 and h2c by prior knowledge on one port, bounded, and closed in order.
+//!
+//! How it works: each connection is its own task. Cancelling `stop` ends accepting and asks each connection to finish
+//! what it is doing; cancelling `abort` drops the rest. TLS and gRPC come in front of, and beside, the router.
+//!
+//! Invariants: connections, streams and windows are bounded; a connection that sends no request head in time is
+//! closed. There is no limit on how long a transfer takes.
+//!
+//! Failure: an accept error (no descriptor left, say) is logged and tried again after a pause; it never ends the node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use prometheus::IntGauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Open connections on one listener. Bazel alone opens 100; each idle one costs a few KiB and a descriptor.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// From an open or idle connection to the end of the next request head. It is also how long an idle connection stays
+/// open, so it is longer than the pauses of a build tool between two tasks.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Rest after a failed accept: the usual cause, no descriptor left, passes when a connection closes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// HTTP/2 flow control and streams, as the seed era has them: one fast stream is not held back by its window.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const STREAMS_MAX: u32 = 128;
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How a listener is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// Accept no more; finish what is under way.
+    pub stop: CancellationToken,
+    /// Drop what is left.
+    pub abort: CancellationToken,
+}
+
+/// Serves until `stop`, and returns once every connection is gone.
+pub async fn serve(listener: TcpListener, app: Router, open: IntGauge, ending: Ending) {
+    let connections = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            () = ending.stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (app, open, ending) = (app.clone(), open.clone(), ending.clone());
+                connections.spawn(async move {
+                    open.inc();
+                    tokio::select! {
+                        () = serve_connection(stream, app, &ending.stop) => {}
+                        () = ending.abort.cancelled() => {}
+                    }
+                    open.dec();
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept_failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn serve_connection(stream: TcpStream, app: Router, stop: &CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "nodelay_refused");
+    }
+    // The head timeout of the HTTP codec begins with the first byte; until then this one holds.
+    let first_byte = tokio::time::timeout(REQUEST_HEAD_TIMEOUT, stream.readable());
+    tokio::select! {
+        outcome = first_byte => if !matches!(outcome, Ok(Ok(()))) { return },
+        () = stop.cancelled() => return,
+    }
+    let builder = builder();
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut connection = std::pin::pin!(connection);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection_ended");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+    builder
+}

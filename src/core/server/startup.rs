@@ -1,0 +1,296 @@
+//! Starting and stopping a node, in the one order in which it is safe.
+//!
+//! How it works: [`start`] looks at the data dir without touching it, locks it, binds both listeners, makes missing
+//! directories, begins to answer probes, reclaims dead staging, opens the store, and starts the mesh. Each step is
+//! named, timed, logged and kept (see [`super::startup_status`]). [`RunningNode::stop`] goes the other way.
+//!
+//! Invariants: nothing is touched or created before the lock is held, but a missing data dir is created, since it
+//! could not be locked otherwise; staging is reclaimed before the store opens, because a full disk may be full of
+//! dead staging; the lock outlives the store.
+//!
+//! Failure: an error in any step ends the listeners that are up and gives everything back; see [`ServeError`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use super::listener::{self, Ending};
+use super::node::{BoundAddresses, NodeContext, Seams};
+use super::port_holder::port_holder;
+use super::public;
+use super::serve_error::ServeError;
+use super::signals::{Signal, Signals};
+use super::startup_status::StartupStatus;
+use crate::core::base::executor;
+use crate::core::config::Config;
+use crate::core::data_dir::layout::{self, DataDirKind, Layout};
+use crate::core::data_dir::lock::DataDirLock;
+use crate::core::store::error::StoreError;
+use crate::core::store::{OpenReport, Store, StoreOptions};
+
+/// After the drain's deadline the internal listener still gets this long to end its exchanges.
+const INTERNAL_GRACE: Duration = Duration::from_secs(5);
+
+/// Workers are cancelled, not asked; this is how long they may take to notice.
+const WORKERS_GRACE: Duration = Duration::from_secs(5);
+
+/// A node that runs: its parts, and the way to end it.
+#[derive(Debug)]
+pub struct RunningNode {
+    /// What its parts share.
+    pub node: Arc<NodeContext>,
+    public: Ending,
+    internal: Ending,
+    listeners: Listeners,
+    workers: TaskTracker,
+    lock: Arc<DataDirLock>,
+}
+
+#[derive(Debug, Default)]
+struct Listeners {
+    public: TaskTracker,
+    internal: TaskTracker,
+}
+
+/// Runs a node until SIGTERM or SIGINT; SIGUSR1 drains it without ending it.
+///
+/// # Errors
+/// What kept it from starting. A drain that passes its deadline is no error.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let mut signals = Signals::install().map_err(ServeError::Signals)?;
+    let seams = Seams::system();
+    let running = tokio::select! {
+        started = start(config, seams) => started?,
+        () = signals.terminated() => {
+            tracing::info!("stopped_while_starting");
+            return Ok(());
+        }
+    };
+    while signals.next().await == Signal::Drain {
+        running.drain();
+    }
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a node; it is serving, though perhaps not ready, when this returns.
+///
+/// # Errors
+/// See [`ServeError`]; everything that was begun has been given back.
+pub async fn start(config: Config, seams: Seams) -> Result<RunningNode, ServeError> {
+    let status = StartupStatus::new(Arc::clone(&seams.clock));
+    let wanted = Layout::new(&config.data_dir, &config.tmp_dir);
+    let lock = status.step("lock", async { lock_data_dir(&wanted, &seams) }).await?;
+    let (public, internal) = status.step("bind_listeners", bind_both(&config)).await?;
+    let layout = status.step("make_directories", async { make_directories(&wanted, &seams) }).await?;
+    let node = NodeContext::new(config, layout, seams, status);
+    node.readiness.set_lock_held(true);
+    let running = RunningNode {
+        node,
+        public: Ending::default(),
+        internal: Ending::default(),
+        listeners: Listeners::default(),
+        workers: TaskTracker::new(),
+        lock: Arc::new(lock),
+    };
+    running.listen(public, internal);
+    match running.open().await {
+        Ok(()) => {
+            running.start_mesh();
+            Ok(running)
+        }
+        Err(error) => {
+            running.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// Looks first: a lock file must not be made in somebody else's directory.
+fn lock_data_dir(layout: &Layout, seams: &Seams) -> Result<DataDirLock, ServeError> {
+    let path = layout.data_dir().to_path_buf();
+    let kind = layout::detect_data_dir(layout).map_err(|source| ServeError::DataDir { path: path.clone(), source })?;
+    match kind {
+        DataDirKind::Foreign => return Err(ServeError::NotADataDir { path }),
+        DataDirKind::SeedEra => {
+            let reason =
+                "it was written by the seed-era system; catch up from its nodes into a new directory".to_owned();
+            return Err(ServeError::Incompatible { path, reason });
+        }
+        DataDirKind::Missing => {
+            layout::create_data_dir(layout, seams.disk.as_ref()).map_err(ServeError::Directories)?;
+        }
+        DataDirKind::Empty | DataDirKind::Kura => {}
+    }
+    Ok(DataDirLock::try_acquire(layout, seams.clock.now_ms())?)
+}
+
+async fn bind_both(config: &Config) -> Result<(TcpListener, TcpListener), ServeError> {
+    let public = bind(SocketAddr::new(config.bind, config.port)).await?;
+    let internal = bind(SocketAddr::new(config.bind, config.internal_port)).await?;
+    Ok((public, internal))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ServeError::PortTaken { address, holder: port_holder(address) },
+        _ => ServeError::Bind { address, source },
+    })
+}
+
+/// The layout to go on with: its tmp dir may have moved onto the data dir's mount.
+fn make_directories(layout: &Layout, seams: &Seams) -> Result<Layout, ServeError> {
+    let ensured = layout::ensure_directories(layout, seams.disk.as_ref()).map_err(ServeError::Directories)?;
+    for note in &ensured.notes {
+        tracing::warn!(%note, "directories");
+    }
+    Ok(ensured.layout)
+}
+
+impl RunningNode {
+    /// Where the listeners are bound.
+    pub fn addresses(&self) -> Option<BoundAddresses> {
+        self.node.addresses.get().copied()
+    }
+
+    /// Refuses new uploads from here on; what is under way ends, and reads go on.
+    pub fn drain(&self) {
+        if self.node.drain.begin() {
+            tracing::info!(inflight = self.node.drain.inflight(), "drain_started");
+        }
+        self.node.readiness.drain();
+    }
+
+    /// Drains, ends the listeners and workers, and closes the store. Bounded by the drain's timeout and two graces.
+    pub async fn stop(self) {
+        let began = self.node.seams.clock.monotonic();
+        let timeout = self.node.config.drain_completion_timeout;
+        self.drain();
+        self.public.stop.cancel();
+        self.listeners.public.close();
+        let idle = async {
+            self.listeners.public.wait().await;
+            self.node.drain.idle().await;
+        };
+        if tokio::time::timeout(timeout, idle).await.is_err() {
+            tracing::warn!(inflight = self.node.drain.inflight(), "drain_deadline_passed");
+        }
+        self.end().await;
+        let duration = self.node.seams.clock.monotonic().saturating_sub(began);
+        tracing::info!(duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), "stopped");
+    }
+
+    /// Everything behind the drain: workers, listeners, store.
+    async fn end(&self) {
+        self.public.stop.cancel();
+        self.public.abort.cancel();
+        self.node.shutdown.cancel();
+        self.internal.stop.cancel();
+        self.listeners.internal.close();
+        self.listeners.public.close();
+        self.workers.close();
+        if tokio::time::timeout(INTERNAL_GRACE, self.listeners.internal.wait()).await.is_err() {
+            self.internal.abort.cancel();
+            self.listeners.internal.wait().await;
+        }
+        self.listeners.public.wait().await;
+        if tokio::time::timeout(WORKERS_GRACE, self.workers.wait()).await.is_err() {
+            tracing::warn!("workers_still_running");
+        }
+        self.close_store().await;
+    }
+
+    async fn abandon(self) {
+        self.end().await;
+    }
+
+    async fn close_store(&self) {
+        let Some(store) = self.node.store.current() else { return };
+        self.node.readiness.set_store_open(false);
+        self.node.store.set(None);
+        let lock = Arc::clone(&self.lock);
+        let closed = executor::run(self.node.seams.executor.as_ref(), move || {
+            let closed = store.close();
+            drop((store, lock));
+            closed
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "store_close_failed"),
+            Err(error) => tracing::error!(%error, "store_close_failed"),
+        }
+    }
+
+    fn listen(&self, public: TcpListener, internal: TcpListener) {
+        if let (Ok(public), Ok(internal)) = (public.local_addr(), internal.local_addr()) {
+            tracing::info!(%public, %internal, "listening");
+            let _ = self.node.addresses.set(BoundAddresses { public, internal });
+        }
+        let app = public::router(Arc::clone(&self.node));
+        let open = self.node.server_metrics.connections.clone();
+        self.listeners.public.spawn(listener::serve(public, app, open, self.public.clone()));
+        let app = super::mesh_wiring::internal_router(&self.node);
+        let open = self.node.server_metrics.internal_connections.clone();
+        self.listeners.internal.spawn(listener::serve(internal, app, open, self.internal.clone()));
+    }
+
+    /// Reclaims, opens, and puts the store where everybody finds it.
+    async fn open(&self) -> Result<(), ServeError> {
+        let status = &self.node.startup;
+        status.step("reclaim_staging", super::reclaim::dead_staging(&self.node)).await?;
+        let report = status.step("open_store", self.open_store()).await?;
+        tracing::info!(?report, "store_opened");
+        self.node.readiness.set_store_open(true);
+        Ok(())
+    }
+
+    async fn open_store(&self) -> Result<OpenReport, ServeError> {
+        let options = store_options(&self.node);
+        // The job may outlive this future (a signal during a slow open), and the lock must outlive the job.
+        let lock = Arc::clone(&self.lock);
+        let opened = executor::run(self.node.seams.executor.as_ref(), move || {
+            let opened = Store::open(options);
+            drop(lock);
+            opened
+        });
+        let (store, report) = opened.await.unwrap_or(Err(StoreError::NotOpen)).map_err(|error| self.explain(error))?;
+        self.node.store.set(Some(Arc::new(store)));
+        Ok(report)
+    }
+
+    fn explain(&self, error: StoreError) -> ServeError {
+        let path = self.node.layout.data_dir().to_path_buf();
+        match error {
+            StoreError::StorageFull { .. } => {
+                let free_bytes = self.node.seams.disk.space(&path).map_or(0, |space| space.available_bytes);
+                ServeError::DiskFull { path, free_bytes }
+            }
+            StoreError::Incompatible { path, reason } => ServeError::Incompatible { path, reason },
+            other => ServeError::Store(other),
+        }
+    }
+
+    /// Discovery, tombstones, catch-up and following go on behind the running node.
+    fn start_mesh(&self) {
+        super::mesh_wiring::start(&self.node, &self.workers);
+    }
+}
+
+fn store_options(node: &NodeContext) -> StoreOptions {
+    StoreOptions {
+        layout: node.layout.clone(),
+        tenant_id: node.config.tenant_id.clone(),
+        instance_id: node.instance_id,
+        durability: node.config.durability,
+        inline_max_bytes: node.config.inline_max_bytes,
+        read_cache_bytes: node.config.metadata_store_read_cache_bytes,
+        open_files_max: node.config.metadata_store_max_open_files,
+        clock: Arc::clone(&node.seams.clock),
+        rng: Arc::clone(&node.seams.rng),
+        disk: Arc::clone(&node.seams.disk),
+        executor: Arc::clone(&node.seams.executor),
+    }
+}
