@@ -5,5 +5,6 @@ pub mod body_writer;
 pub mod budget;
 pub mod inventory;
 pub mod multipart;
+mod part_files;
 pub mod reclaim;
 pub mod staged_file;
