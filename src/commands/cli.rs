@@ -13,7 +13,7 @@ use clap::{
 
 use super::completions::CompletionsArgs;
 use super::serve::ServeArgs;
-use crate::core::config::{Group, Kind, SETTINGS, Setting};
+use crate::core::config::{Group, Kind, SETTINGS, Setting, Variables};
 
 /// A build-cache mesh node that heals itself, and the toolkit to operate it
 #[derive(Debug, Parser)]
@@ -63,6 +63,18 @@ pub enum ColorChoice {
     Never,
 }
 
+impl ColorChoice {
+    /// Whether to colour a stream, given whether it is a terminal.
+    pub fn applies(self, terminal: bool, variables: &Variables) -> bool {
+        let dumb = variables.get("TERM").is_some_and(|term| term == "dumb");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => terminal && !dumb && variables.get("NO_COLOR").is_none(),
+        }
+    }
+}
+
 /// What every command understands besides the settings.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
@@ -71,7 +83,8 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Colour the output
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    #[arg(long, global = true, value_name = "auto|always|never", value_enum, default_value_t)]
+    #[arg(hide_possible_values = true)]
     pub color: ColorChoice,
     /// Never ask; what would need an answer is refused
     #[arg(long, global = true)]
@@ -148,10 +161,10 @@ fn flag(setting: &Setting) -> Arg {
 
 fn heading(group: Group) -> &'static str {
     match group {
-        Group::Storage => "Settings: storage",
-        Group::Node => "Settings: node",
-        Group::Mesh => "Settings: mesh",
-        Group::Process => "Settings: process",
+        Group::Storage => "Storage settings",
+        Group::Node => "Node settings",
+        Group::Mesh => "Mesh settings",
+        Group::Process => "Process settings",
     }
 }
 

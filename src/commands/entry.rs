@@ -26,14 +26,15 @@ const SIGNAL_EXIT_BASE: u8 = 128;
 
 /// Runs what the arguments ask for and returns the exit code.
 pub fn run(args: &[OsString], variables: Variables) -> u8 {
-    let json = asks_for_json(args);
-    let colored = variables.get("NO_COLOR").is_none() && std::io::stderr().is_terminal();
+    let json = usage::raw_value(args, "--output").is_some_and(|format| matches!(format.as_str(), "json" | "jsonl"));
+    let color = usage::raw_color(args);
+    let colored = color.applies(std::io::stderr().is_terminal(), &variables);
     match usage::parse(args) {
         Parsed::Show(text) => show(&text),
         Parsed::Faulty { faults, flags, config } => {
             let settings = resolve(flags, variables, config);
-            let more = settings.err().map(|errors| errors.faults().iter().map(ToString::to_string).collect());
-            let all: Vec<String> = faults.into_iter().chain(more.unwrap_or_else(Vec::new)).collect();
+            let more = settings.err().map(|errors| errors.faults().to_vec()).unwrap_or_default();
+            let all: Vec<String> = faults.into_iter().chain(more.iter().map(ToString::to_string)).collect();
             fail(&usage::usage_error(&all), json, colored)
         }
         Parsed::Run(invocation) => match start(*invocation, variables) {
@@ -45,11 +46,11 @@ pub fn run(args: &[OsString], variables: Variables) -> u8 {
 
 fn start(invocation: Invocation, variables: Variables) -> Result<u8, CommandError> {
     let Invocation { cli, flags } = invocation;
-    let printer = Printer::of_this_process(&cli.global, &variables);
+    let mut printer = Printer::of_this_process(&cli.global, &variables);
     let settings = resolve(flags, variables, cli.global.config.clone());
     let threads = settings.as_ref().map_or(2, |resolved| resolved.config.tokio_worker_threads);
     if let Ok(resolved) = &settings {
-        start_logging(resolved, &cli.command, &printer)?;
+        start_logging(resolved, &cli.command, &mut printer)?;
     }
     let may_ask = !cli.global.no_input && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let mut context = Context { printer, settings, global: cli.global, may_ask };
@@ -103,7 +104,7 @@ fn resolve(
 }
 
 /// Commands talk through the printer, so by default only their warnings are logged; `serve` logs what it does.
-fn start_logging(resolved: &Resolved, command: &Command, printer: &Printer) -> Result<(), CommandError> {
+fn start_logging(resolved: &Resolved, command: &Command, printer: &mut Printer) -> Result<(), CommandError> {
     let mut settings = resolved.log.clone();
     if !command.is_server() && resolved.source("log_level") == Some(&Source::Default) {
         settings.filter = "warn".to_owned();
@@ -111,7 +112,11 @@ fn start_logging(resolved: &Resolved, command: &Command, printer: &Printer) -> R
     let already = |error| CommandError::new(ExitCode::Unexpected, "cannot start logging").caused_by(error);
     logging::start(&settings, printer.color_stderr).map_err(already)?;
     for warning in &resolved.warnings {
-        tracing::warn!(%warning, "setting_ignored");
+        if command.is_server() {
+            tracing::warn!(%warning, "setting_ignored");
+        } else {
+            printer.talk(&format!("warning: {warning}"));
+        }
     }
     Ok(())
 }
@@ -126,12 +131,4 @@ fn show(text: &clap::Error) -> u8 {
 fn fail(error: &CommandError, json: bool, colored: bool) -> u8 {
     let _ = std::io::stderr().write_all(fatal::render(error, json, colored).as_bytes());
     error.exit.code()
-}
-
-/// Whether the user asked for JSON, as far as it can be told before, or without, the arguments being valid.
-fn asks_for_json(args: &[OsString]) -> bool {
-    let is_json = |text: &str| matches!(text, "json" | "jsonl");
-    let texts: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
-    let separate = texts.iter().zip(texts.iter().skip(1)).any(|(name, value)| name == "--output" && is_json(value));
-    separate || texts.iter().any(|text| text.strip_prefix("--output=").is_some_and(is_json))
 }

@@ -58,6 +58,17 @@ impl ExitCode {
     }
 }
 
+/// What a shell reports when a signal ended the process; not ours to return but as the first process of a container.
+const SIGNAL_ENDS: (&str, &str) = ("130, 143", "SIGINT, SIGTERM");
+
+/// The README's table of exit codes.
+pub fn markdown_table() -> String {
+    let rows = ExitCode::ALL.iter().map(|(code, meaning)| (code.code().to_string(), *meaning));
+    let ends = [(SIGNAL_ENDS.0.to_owned(), SIGNAL_ENDS.1)];
+    let lines = rows.chain(ends).map(|(code, meaning)| format!("| {code} | {meaning} |\n"));
+    format!("| exit | meaning |\n|---|---|\n{}", lines.collect::<String>())
+}
+
 /// A command that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]

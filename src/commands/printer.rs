@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::cli::{ColorChoice, GlobalArgs};
+use super::cli::GlobalArgs;
 use crate::core::config::Variables;
 
 /// Prose is never wider than this: longer lines are hard to read.
@@ -52,18 +52,12 @@ impl Printer {
     /// The printer of this process: stdout and stderr, as the flags and the environment want them.
     pub fn of_this_process(global: &GlobalArgs, variables: &Variables) -> Self {
         let dumb = variables.get("TERM").is_some_and(|term| term == "dumb");
-        let auto = variables.get("NO_COLOR").is_none() && !dumb;
-        let colored = |terminal: bool| match global.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => auto && terminal,
-        };
         let terminal = std::io::stderr().is_terminal();
         Self {
             out: Box::new(std::io::stdout()),
             err: Box::new(std::io::stderr()),
-            color: colored(std::io::stdout().is_terminal()),
-            color_stderr: colored(terminal),
+            color: global.color.applies(std::io::stdout().is_terminal(), variables),
+            color_stderr: global.color.applies(terminal, variables),
             width: columns(variables).min(PROSE_COLUMNS_MAX),
             quiet: global.quiet,
             interactive: terminal && !dumb && !global.quiet && global.verbose == 0,

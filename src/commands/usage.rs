@@ -5,9 +5,10 @@
 
 use std::ffi::OsString;
 
+use clap::ValueEnum;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::cli::{self, Invocation};
+use super::cli::{self, ColorChoice, Invocation};
 use super::exit::{CommandError, ExitCode};
 
 /// Unknown flags noted before the rest of the line is taken for garbage.
@@ -33,10 +34,15 @@ pub enum Parsed {
 
 /// Parses the arguments, the program's name first.
 pub fn parse(args: &[OsString]) -> Parsed {
+    let color = match raw_color(args) {
+        ColorChoice::Auto => clap::ColorChoice::Auto,
+        ColorChoice::Always => clap::ColorChoice::Always,
+        ColorChoice::Never => clap::ColorChoice::Never,
+    };
     let mut rest = args.to_vec();
     let mut faults = Vec::new();
     loop {
-        let error = match cli::command().try_get_matches_from(&rest) {
+        let error = match cli::command().color(color).try_get_matches_from(&rest) {
             Ok(matches) if faults.is_empty() => match Invocation::from_matches(&matches) {
                 Ok(invocation) => return Parsed::Run(Box::new(invocation)),
                 Err(error) => error,
@@ -57,6 +63,19 @@ pub fn parse(args: &[OsString]) -> Parsed {
     let flags = readable.as_ref().map(cli::flags).unwrap_or_default();
     let config = readable.and_then(|matches| matches.get_one("config").cloned());
     Parsed::Faulty { faults, flags, config }
+}
+
+/// What follows a flag, as far as it can be told before, or without, the arguments being valid.
+pub fn raw_value(args: &[OsString], flag: &str) -> Option<String> {
+    let texts: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let separate = texts.iter().zip(texts.iter().skip(1)).find(|(name, _)| *name == flag).map(|(_, value)| &**value);
+    let joined = || texts.iter().find_map(|text| text.strip_prefix(flag)?.strip_prefix('='));
+    separate.or_else(joined).map(str::to_owned)
+}
+
+/// `--color` as it stands in the arguments.
+pub fn raw_color(args: &[OsString]) -> ColorChoice {
+    raw_value(args, "--color").and_then(|word| ColorChoice::from_str(&word, false).ok()).unwrap_or_default()
 }
 
 /// One error for all faults: a single one as it is, more as a list.

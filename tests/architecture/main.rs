@@ -1,10 +1,12 @@
 //! The rules of the house that a compiler does not know: which way arrows point, what `core` never uses, and how large
 //! files and functions may be. Read from the source text, which rustfmt has laid out.
 
+#[cfg(test)]
 mod source;
 
 use std::fmt::Write as _;
 
+#[cfg(test)]
 use source::{SourceFile, files_below};
 
 /// The layers of `src/core` from the top; a module uses only what stands below it.

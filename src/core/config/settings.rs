@@ -41,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// The placeholder in help texts.
-    pub fn value_name(self) -> &'static str {
+    pub fn value_name(self) -> String {
         match self {
             Self::Path => "DIR",
             Self::Address => "ADDRESS",
@@ -49,12 +49,13 @@ impl Kind {
             Self::Url | Self::Urls => "URL",
             Self::DnsName => "DNS",
             Self::Name => "NAME",
-            Self::Choice(_) => "CHOICE",
+            Self::Choice(words) => return words.join("|"),
             Self::Size => "SIZE",
             Self::Duration => "DURATION",
             Self::Count => "N",
             Self::LogFilter => "LEVEL",
         }
+        .to_owned()
     }
 
     /// What is expected when the value is not even of the right type.
@@ -243,7 +244,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Duration,
         group: Group::Storage,
         help: "A multipart upload without progress for this long is dropped",
-        preset: Preset::Text("86400000"),
+        preset: Preset::Text("24h"),
         set: |draft, text| put(&mut draft.config.multipart_upload_ttl, values::duration(text)),
     },
     Setting {
@@ -321,7 +322,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Duration,
         group: Group::Node,
         help: "How long a drain may take",
-        preset: Preset::Text("240000"),
+        preset: Preset::Text("4m"),
         set: |draft, text| put(&mut draft.config.drain_completion_timeout, values::duration(text)),
     },
     Setting {

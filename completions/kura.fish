@@ -1,0 +1,104 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_kura_global_optspecs
+    string join \n config= color= no-input q/quiet v/verbose data-dir= tmp-dir= tmp-dir-max-bytes= cas-capacity-bytes= durability= inline-max-bytes= max-keyvalue-bytes= multipart-upload-ttl-ms= metadata-store-read-cache-bytes= metadata-store-max-open-files= bind= port= internal-port= node-url= tenant-id= region= drain-completion-timeout-ms= peer= discover= bootstrap-max-concurrent-peers= bootstrap-concurrency= tokio-worker-threads= log-level= log-format= h/help V/version
+end
+
+function __fish_kura_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_kura_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_kura_using_subcommand
+    set -l cmd (__fish_kura_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c kura -n "__fish_kura_needs_command" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
+complete -c kura -n "__fish_kura_needs_command" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c kura -n "__fish_kura_needs_command" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_needs_command" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_needs_command" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
+process\t''"
+complete -c kura -n "__fish_kura_needs_command" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l region -d 'The region this node says it is in [default: local]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
+complete -c kura -n "__fish_kura_needs_command" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c kura -n "__fish_kura_needs_command" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c kura -n "__fish_kura_needs_command" -l no-input -d 'Never ask; what would need an answer is refused'
+complete -c kura -n "__fish_kura_needs_command" -s q -l quiet -d 'Say less on stderr'
+complete -c kura -n "__fish_kura_needs_command" -s v -l verbose -d 'Say more on stderr; twice for everything'
+complete -c kura -n "__fish_kura_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kura -n "__fish_kura_needs_command" -s V -l version -d 'Print version'
+complete -c kura -n "__fish_kura_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kura -n "__fish_kura_using_subcommand completions" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
+complete -c kura -n "__fish_kura_using_subcommand completions" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
+process\t''"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l region -d 'The region this node says it is in [default: local]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c kura -n "__fish_kura_using_subcommand completions" -l no-input -d 'Never ask; what would need an answer is refused'
+complete -c kura -n "__fish_kura_using_subcommand completions" -s q -l quiet -d 'Say less on stderr'
+complete -c kura -n "__fish_kura_using_subcommand completions" -s v -l verbose -d 'Say more on stderr; twice for everything'
+complete -c kura -n "__fish_kura_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'

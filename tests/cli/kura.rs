@@ -1,0 +1,81 @@
+//! Runs the real binary with an environment of its own.
+
+use std::process::{Command, Output, Stdio};
+
+/// The binary with a home of its own; dropping it removes the home.
+#[derive(Debug)]
+pub struct Kura {
+    home: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// The answer.
+    pub stdout: String,
+    /// Progress and talk.
+    pub stderr: String,
+}
+
+impl Kura {
+    /// With an empty home and nothing else in the environment.
+    pub fn new() -> Self {
+        let home = tempfile::Builder::new().prefix("kura-cli-").tempdir().expect("making a home");
+        let variables = [("HOME", home.path().display().to_string()), ("COLUMNS", "100".to_owned())];
+        Self { variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(), home }
+    }
+
+    /// Adds a variable.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A path below the home.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes a file below the home and returns its path as text.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("writing a file");
+        path.display().to_string()
+    }
+
+    /// The command, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kura"));
+        command.args(arguments).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).current_dir(self.home.path());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::from(self.command(arguments).output().expect("running kura"))
+    }
+
+    /// A text with this home named `[HOME]`, for snapshots.
+    pub fn without_home(&self, text: &str) -> String {
+        text.replace(&self.home.path().display().to_string(), "[HOME]")
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Ended {
+    /// The last words as the JSON object a script reads.
+    pub fn exit_error(&self) -> serde_json::Value {
+        let line = self.stderr.lines().last().expect("a line on stderr");
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+}
