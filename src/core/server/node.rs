@@ -18,11 +18,14 @@ use crate::core::base::clock::{Clock, SystemClock};
 use crate::core::base::disk::{Disk, RealDisk};
 use crate::core::base::executor::{StoreExecutor, ThreadExecutor};
 use crate::core::base::ids::InstanceId;
+use crate::core::base::limits::BODY_BYTES_MAX;
 use crate::core::base::rng::{Rng, RngExt, SystemRng};
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
 use crate::core::mesh::readiness::Readiness;
 use crate::core::staging::area::{Staging, StagingOptions};
+use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX};
+use crate::core::store::record::ArtifactKey;
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::telemetry::metrics::MetricsRegistry;
 
@@ -32,6 +35,9 @@ const BLOCKING_JOBS_MAX: usize = 64;
 
 /// How long an upload waits for room in the staging ledger before it is told to come back.
 const STAGING_CLIENT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Longest part of a multipart upload; the seed era's limit, which its clients keep to.
+const PART_BYTES_MAX: u64 = 10 << 20;
 
 /// The outside world of a node: time, chance, the volume and the threads.
 #[derive(Debug, Clone)]
@@ -82,6 +88,8 @@ pub struct NodeContext {
     pub store: StoreHandle,
     /// The staging areas and their ledger.
     pub staging: Staging,
+    /// The open multipart uploads of the public plane, each with the name it will be stored under.
+    pub uploads: MultipartUploads<ArtifactKey>,
     /// Whether this node takes traffic, and why not.
     pub readiness: Readiness,
     /// The registry behind `/metrics`; parts add their families to it.
@@ -113,6 +121,7 @@ impl NodeContext {
         Arc::new(Self {
             instance_id: InstanceId(seams.rng.bytes()),
             store: StoreHandle::new(Arc::clone(&seams.executor)),
+            uploads: multipart_uploads(&config, &staging, &seams),
             staging,
             readiness: Readiness::new(sources_configured, Arc::clone(&seams.clock)),
             server_metrics: ServerMetrics::new(&metrics),
@@ -126,4 +135,14 @@ impl NodeContext {
             metrics,
         })
     }
+}
+
+fn multipart_uploads(config: &Config, staging: &Staging, seams: &Seams) -> MultipartUploads<ArtifactKey> {
+    let options = MultipartOptions {
+        uploads_max: UPLOADS_MAX,
+        part_bytes_max: PART_BYTES_MAX,
+        total_bytes_max: BODY_BYTES_MAX,
+        idle_max: config.multipart_upload_ttl,
+    };
+    MultipartUploads::new(staging.clone(), options, Arc::clone(&seams.clock))
 }

@@ -133,6 +133,7 @@ fn refresh_gauges(node: &Node) {
     gauges.discovery_completed.set(i64::from(snapshot.initial_discovery_completed));
     gauges.lock_owned.set(i64::from(snapshot.writer_lock_owned));
     gauges.staging_bytes.set(signed(node.staging.reserved_bytes()));
+    gauges.multipart_uploads.set(i64::try_from(node.uploads.count()).unwrap_or(i64::MAX));
     gauges.process.refresh();
     if let Some(store) = node.store.current() {
         let stats = store.stats();

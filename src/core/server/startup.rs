@@ -37,6 +37,9 @@ const INTERNAL_GRACE: Duration = Duration::from_secs(5);
 /// Workers are cancelled, not asked; this is how long they may take to notice.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 
+/// How often multipart uploads are looked at; they expire after a day, so minutes do not matter.
+const JANITOR_INTERVAL: Duration = Duration::from_secs(600);
+
 /// A node that runs: its parts, and the way to end it.
 #[derive(Debug)]
 pub struct RunningNode {
@@ -99,6 +102,7 @@ pub async fn start(config: Config, seams: Seams) -> Result<RunningNode, ServeErr
     running.listen(public, internal);
     match running.open().await {
         Ok(()) => {
+            running.start_janitor();
             running.start_mesh();
             Ok(running)
         }
@@ -271,6 +275,23 @@ impl RunningNode {
             StoreError::Incompatible { path, reason } => ServeError::Incompatible { path, reason },
             other => ServeError::Store(other),
         }
+    }
+
+    /// Drops multipart uploads that nobody goes on with.
+    fn start_janitor(&self) {
+        let node = Arc::clone(&self.node);
+        self.workers.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(JANITOR_INTERVAL) => {}
+                    () = node.shutdown.cancelled() => return,
+                }
+                let expired = node.uploads.expire().await;
+                if expired > 0 {
+                    tracing::info!(expired, "multipart_uploads_expired");
+                }
+            }
+        });
     }
 
     /// Discovery, tombstones, catch-up and following go on behind the running node.

@@ -23,6 +23,7 @@ mod clean;
 mod gradle;
 mod keyvalue;
 mod metro;
+mod module;
 mod nx;
 mod turborepo;
 mod xcode;

@@ -14,7 +14,7 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::problem::{Problem, json};
 use super::rule::{Rule, Target};
-use super::{bazel, ccache, clean, gradle, keyvalue, metro, nx, observe, read, turborepo, upload, xcode};
+use super::{bazel, ccache, clean, gradle, keyvalue, metro, module, nx, observe, read, turborepo, upload, xcode};
 use crate::core::server::node::NodeContext;
 use crate::core::server::probes;
 
@@ -30,6 +30,7 @@ pub fn router(node: Node) -> Router {
         .merge(xcode::routes())
         .merge(keyvalue::routes())
         .merge(gradle::routes())
+        .merge(module::routes())
         .merge(nx::routes())
         .merge(metro::routes())
         .merge(bazel::routes())

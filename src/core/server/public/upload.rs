@@ -57,9 +57,20 @@ pub async fn put(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap, 
     closing(response, close)
 }
 
-/// Refuses an upload whose name did not even parse; the body is dealt with as in [`put`].
+/// Refuses an upload before its body is taken, and counts it.
 pub fn refuse(node: &Arc<NodeContext>, problem: &Problem, rule: Rule, headers: &HeaderMap, body: Body) -> Response {
     node.server_metrics.write(rule.producer, ArtifactResult::Error, 0);
+    answer_unread(node, problem, rule, headers, body)
+}
+
+/// Answers with a problem and deals with what is left of the body.
+pub fn answer_unread(
+    node: &Arc<NodeContext>,
+    problem: &Problem,
+    rule: Rule,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
     let close = discard(node, headers, body, rule.discard_max);
     closing(problem.respond(rule.shape, Direction::Write), close)
 }
