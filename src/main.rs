@@ -1,11 +1,15 @@
 //! Parse, run, exit.
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use kura::commands::entry;
+use kura::commands::exit::ExitCode as KuraExit;
 use kura::core::config::Variables;
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
-    ExitCode::from(entry::run(&args, Variables::new(std::env::vars_os())))
+    // A panic has said its words on stderr by now; the code is the documented one for what nobody expected.
+    let ended = catch_unwind(|| entry::run(&args, Variables::new(std::env::vars_os())));
+    ExitCode::from(ended.unwrap_or(KuraExit::Unexpected.code()))
 }

@@ -26,7 +26,7 @@ const SIGNAL_EXIT_BASE: u8 = 128;
 
 /// Runs what the arguments ask for and returns the exit code.
 pub fn run(args: &[OsString], variables: Variables) -> u8 {
-    let json = usage::raw_value(args, "--output").is_some_and(|format| matches!(format.as_str(), "json" | "jsonl"));
+    let json = wants_json(args, &variables);
     let color = usage::raw_color(args);
     let colored = color.applies(std::io::stderr().is_terminal(), &variables);
     match usage::parse(args) {
@@ -111,6 +111,10 @@ fn start_logging(resolved: &Resolved, command: &Command, printer: &mut Printer) 
     }
     let already = |error| CommandError::new(ExitCode::Unexpected, "cannot start logging").caused_by(error);
     logging::start(&settings, printer.color_stderr).map_err(already)?;
+    for setting in &resolved.settings {
+        let (value, source) = (setting.value.as_deref().unwrap_or_default(), setting.source.name(setting.key));
+        tracing::debug!(key = setting.key, value, source, "setting_resolved");
+    }
     for warning in &resolved.warnings {
         if command.is_server() {
             tracing::warn!(%warning, "setting_ignored");
@@ -131,4 +135,12 @@ fn show(text: &clap::Error) -> u8 {
 fn fail(error: &CommandError, json: bool, colored: bool) -> u8 {
     let _ = std::io::stderr().write_all(fatal::render(error, json, colored).as_bytes());
     error.exit.code()
+}
+
+/// Whether the last words are for a program: the answer or the log was asked for in JSON.
+fn wants_json(args: &[OsString], variables: &Variables) -> bool {
+    let output = usage::raw_value(args, "--output").is_some_and(|format| matches!(format.as_str(), "json" | "jsonl"));
+    let log_format = usage::raw_value(args, "--log-format").map(OsString::from);
+    let log_format = log_format.or_else(|| variables.get("KURA_LOG_FORMAT").cloned());
+    output || log_format.is_some_and(|format| format == "json")
 }

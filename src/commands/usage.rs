@@ -44,7 +44,10 @@ pub fn parse(args: &[OsString]) -> Parsed {
     loop {
         let error = match cli::command().color(color).try_get_matches_from(&rest) {
             Ok(matches) if faults.is_empty() => match Invocation::from_matches(&matches) {
-                Ok(invocation) => return Parsed::Run(Box::new(invocation)),
+                Ok(mut invocation) => {
+                    keep_peers_before_the_command(&rest, &mut invocation.flags);
+                    return Parsed::Run(Box::new(invocation));
+                }
                 Err(error) => error,
             },
             Ok(_) => break,
@@ -65,12 +68,29 @@ pub fn parse(args: &[OsString]) -> Parsed {
     Parsed::Faulty { faults, flags, config }
 }
 
+/// A flag given before and after the command counts only once for clap, the later one; peers are a list and all count.
+fn keep_peers_before_the_command(args: &[OsString], flags: &mut [(&'static str, String)]) {
+    let Some((_, urls)) = flags.iter_mut().find(|(key, _)| *key == "peers") else { return };
+    let all: Vec<String> = raw_values(args, &["--peer", "--peers"]);
+    if all.len() > 1 {
+        *urls = all.join(",");
+    }
+}
+
+/// What follows a flag in any of its spellings, each time it is given.
+fn raw_values(args: &[OsString], flags: &[&str]) -> Vec<String> {
+    let texts: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let value = |(at, text): (usize, &std::borrow::Cow<'_, str>)| match text.split_once('=') {
+        Some((name, value)) if flags.contains(&name) => Some(value.to_owned()),
+        _ if flags.contains(&&**text) => texts.get(at + 1).map(|next| next.to_string()),
+        _ => None,
+    };
+    texts.iter().enumerate().filter_map(value).collect()
+}
+
 /// What follows a flag, as far as it can be told before, or without, the arguments being valid.
 pub fn raw_value(args: &[OsString], flag: &str) -> Option<String> {
-    let texts: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
-    let separate = texts.iter().zip(texts.iter().skip(1)).find(|(name, _)| *name == flag).map(|(_, value)| &**value);
-    let joined = || texts.iter().find_map(|text| text.strip_prefix(flag)?.strip_prefix('='));
-    separate.or_else(joined).map(str::to_owned)
+    raw_values(args, &[flag]).pop()
 }
 
 /// `--color` as it stands in the arguments.
@@ -157,6 +177,14 @@ mod tests {
         let all: Vec<OsString> = ["kura", "--nope", "completions", "bash", "--port", "x"].map(OsString::from).into();
         let Parsed::Faulty { faults, flags, .. } = parse(&all) else { panic!() };
         assert_eq!((faults.len(), flags), (1, vec![("port", "x".to_owned())]));
+    }
+
+    #[test]
+    fn peers_before_and_after_the_command_all_count() {
+        let all = ["kura", "--peer", "http://a:1", "completions", "bash", "--peers=http://b:2,http://c:3"];
+        let all: Vec<OsString> = all.map(OsString::from).into();
+        let Parsed::Run(invocation) = parse(&all) else { panic!() };
+        assert_eq!(invocation.flags, [("peers", "http://a:1,http://b:2,http://c:3".to_owned())]);
     }
 
     #[test]

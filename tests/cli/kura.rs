@@ -9,6 +9,32 @@ pub struct Kura {
     variables: Vec<(String, String)>,
 }
 
+/// A started process that is killed when dropped.
+#[derive(Debug)]
+pub struct Running(pub std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every path below a folder with its size and time of change: what "untouched" means.
+pub fn listing(folder: &std::path::Path) -> Vec<(std::path::PathBuf, u64, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("reading a folder") {
+        let entry = entry.expect("an entry");
+        let about = entry.metadata().expect("metadata");
+        if about.is_dir() {
+            found.extend(listing(&entry.path()));
+        }
+        found.push((entry.path(), about.len(), about.modified().expect("a time")));
+    }
+    found.sort();
+    found
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -52,6 +78,12 @@ impl Kura {
         command.args(arguments).env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).current_dir(self.home.path());
         command
+    }
+
+    /// Starts it; what it says on stderr can be read through the child.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting kura"))
     }
 
     /// Runs it to its end.

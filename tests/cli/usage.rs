@@ -41,6 +41,15 @@ fn under_json_misuse_is_one_object_on_stderr() {
 }
 
 #[test]
+fn a_node_that_logs_json_says_its_last_words_in_json() {
+    let kura = Kura::new().with("KURA_PORT", "x");
+    let by_flag = kura.run(&["serve", "--log-format", "json"]);
+    assert_eq!((by_flag.code, &by_flag.exit_error()["code"]), (Some(2), &serde_json::json!(2)));
+    let by_variable = kura.with("KURA_LOG_FORMAT", "json").run(&["serve"]);
+    assert_eq!(by_variable.exit_error()["message"], "KURA_PORT: expected a port from 0 to 65535, got \"x\"");
+}
+
+#[test]
 fn an_error_is_a_line_with_a_hint_of_its_own() {
     let ended = Kura::new().run(&["completions", "bash", "--data-dri"]);
     assert_eq!(
