@@ -123,3 +123,20 @@ impl Future for CommitTicket {
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::NotOpen)))
     }
 }
+
+impl CommitTicket {
+    /// The ticket of a change that no committer takes.
+    pub(crate) fn refused() -> Self {
+        Self(tokio::sync::oneshot::channel().1)
+    }
+
+    /// Blocks until the outcome is known; for blocking callers only.
+    pub fn wait(mut self) -> Result<CommitOutcome, StoreError> {
+        use tokio::sync::oneshot::error::TryRecvError;
+        match self.0.try_recv() {
+            Ok(answer) => answer,
+            Err(TryRecvError::Closed) => Err(StoreError::NotOpen),
+            Err(TryRecvError::Empty) => self.0.blocking_recv().unwrap_or(Err(StoreError::NotOpen)),
+        }
+    }
+}

@@ -1,6 +1,17 @@
 //! How far this store has followed each peer, durably.
 
+use super::error::StoreError;
+use super::index::Batch;
+use super::keys::Table;
+use super::state::Core;
+use super::{tagged, wanted};
 use crate::core::base::ids::{Epoch, Seq, StoreId};
+
+/// Peers remembered across restarts; more than a mesh has.
+pub const REMEMBERED_PEERS_MAX: usize = 256;
+
+/// The one row of `peers`.
+const PEERS_KEY: &[u8] = b"last_known";
 
 /// The position in one peer's log, with the walk that is still under way.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,4 +35,65 @@ pub struct Walk {
     pub hi_seq: Seq,
     /// Where the listing goes on; opaque to the store.
     pub position: Option<String>,
+}
+
+fn encode(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = vec![tagged::VERSION];
+    // Plain strings and numbers always serialize.
+    bytes.extend(serde_json::to_vec(value).unwrap_or_default());
+    bytes
+}
+
+impl Core {
+    /// Writes rows outside the committer. The log keeps the order of writes, so after a power loss a row is never
+    /// there without what was written before it, and no sync is needed.
+    pub(crate) fn write_unsynced(&self, batch: Batch<'_>) -> Result<(), StoreError> {
+        self.index.write(batch, false)
+    }
+
+    /// One cursor.
+    pub(crate) fn cursor(&self, peer: &str) -> Result<Option<Cursor>, StoreError> {
+        let bytes = self.index.get(Table::Cursors, peer.as_bytes())?;
+        bytes.map(|bytes| wanted::decode("cursors", &bytes)).transpose()
+    }
+
+    /// All cursors; one that does not decode is reported and passed over: its peer is walked again.
+    pub(crate) fn cursors(&self) -> Result<Vec<(String, Cursor)>, StoreError> {
+        let mut cursors = Vec::new();
+        for row in self.index.rows(Table::Cursors, &[])? {
+            let (key, value) = row?;
+            let peer = String::from_utf8_lossy(&key).into_owned();
+            match wanted::decode("cursors", &value) {
+                Ok(cursor) => cursors.push((peer, cursor)),
+                Err(error) => tracing::error!(peer, %error, "store_row_corrupt"),
+            }
+        }
+        Ok(cursors)
+    }
+
+    /// Saves or forgets a cursor.
+    pub(crate) fn save_cursor(&self, peer: &str, cursor: Option<&Cursor>) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let mut batch = self.index.batch();
+        match cursor {
+            Some(cursor) => batch.put(Table::Cursors, peer.as_bytes(), &encode(cursor)),
+            None => batch.delete(Table::Cursors, peer.as_bytes()),
+        }
+        self.write_unsynced(batch)
+    }
+
+    /// Last-known peers.
+    pub(crate) fn remembered_peers(&self) -> Result<Vec<String>, StoreError> {
+        let bytes = self.index.get(Table::Peers, PEERS_KEY)?;
+        bytes.map_or(Ok(Vec::new()), |bytes| wanted::decode("peers", &bytes))
+    }
+
+    /// Replaces them.
+    pub(crate) fn remember_peers(&self, peers: &[String]) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let kept = peers.iter().take(REMEMBERED_PEERS_MAX).collect::<Vec<_>>();
+        let mut batch = self.index.batch();
+        batch.put(Table::Peers, PEERS_KEY, &encode(&kept));
+        self.write_unsynced(batch)
+    }
 }

@@ -38,6 +38,22 @@ pub enum StoreError {
         /// Which format or feature.
         reason: String,
     },
+    /// The data dir's identity cannot be read as one, or is missing beside data.
+    #[error("the identity of {path} is damaged: {reason}")]
+    CorruptIdentity {
+        /// The data dir.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The folder holds something else.
+    #[error("{path} is not a kura data dir: {reason}")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// A row does not decode.
     #[error("a row of {table} does not decode: {reason}")]
     CorruptRow {

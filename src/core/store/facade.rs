@@ -2,13 +2,18 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
 use super::committer::{CommitTicket, Operation};
 use super::cursor::Cursor;
+use super::epochs;
 use super::error::StoreError;
+use super::evaluate::number_of;
+use super::open::{self, Writer};
 use super::record::Record;
+use super::state::Core;
 use super::walk::{CursorCheck, DigestBucket, FeedPage, FeedRequest, ManifestPage, ManifestPageRequest, TombstonePage};
 use super::wanted::Wanted;
 use crate::core::base::clock::Clock;
@@ -104,149 +109,190 @@ pub struct FileBody {
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    _options: StoreOptions,
+    core: Arc<Core>,
+    writer: Option<Writer>,
+    closed: AtomicBool,
 }
 
 #[expect(clippy::missing_errors_doc, reason = "every method fails as StoreError says")]
 impl Store {
     /// Opens for writing: identity, epoch, unclean-stop checks, committer.
     pub fn open(options: StoreOptions) -> Result<(Self, OpenReport), StoreError> {
-        let _ = options;
-        todo!()
+        let (core, writer, report) = open::open(options)?;
+        Ok((Self { core, writer: Some(writer), closed: AtomicBool::new(false) }, report))
     }
 
     /// Opens for reading only, changing nothing on disk; works on a full or read-only volume and beside a writer.
     pub fn open_read_only(options: StoreOptions) -> Result<Self, StoreError> {
-        let _ = options;
-        todo!()
+        let core = open::open_read_only(options)?;
+        Ok(Self { core, writer: None, closed: AtomicBool::new(false) })
     }
 
     /// Waits for the committer, flushes and marks the stop as clean.
     pub fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if let Some(maintenance) = &writer.maintenance {
+            maintenance.close();
+        }
+        match writer.queue.close() {
+            Some(groups) if groups.is_clean() => open::mark_clean(&self.core),
+            _ => Err(StoreError::WriteStopped { reason: self.core.stop_reason().unwrap_or_else(|| "unclean".into()) }),
+        }
     }
 
     /// O(1) figures.
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        self.core.stats()
     }
 
     /// The newest visible row; changes wake the receiver.
     pub fn head(&self) -> tokio::sync::watch::Receiver<Seq> {
-        todo!()
+        self.core.head.subscribe()
     }
 
     /// The artifact if it is live: present, not tombstoned, not expired.
     pub fn lookup(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
-        let _ = id;
-        todo!()
+        self.core.lookup(id)
     }
 
     /// Opens the body of a record. Inline bodies and files up to 16 MiB on their first read are verified here.
     /// `None`: the body was missing, short or corrupt; it has been withdrawn, and the artifact is a miss.
     pub fn open_body(&self, record: &Record) -> Result<Option<OpenBody>, StoreError> {
-        let _ = record;
-        todo!()
+        match self.core.try_open_body(record)? {
+            Ok(body) => Ok(Some(body)),
+            Err(bad) => {
+                self.core.withdraw(self.writer.as_ref(), record, &bad.to_string());
+                Ok(None)
+            }
+        }
     }
 
     /// The reader checked the whole body of this record and it is good.
     pub fn note_verified(&self, record: &Record) {
-        let _ = record;
-        todo!()
+        if let Some(body_no) = number_of(record) {
+            self.core.verified.insert(body_no);
+        }
     }
 
     /// The reader found this record's body bad: withdraw it (once) and want it back.
     pub fn report_bad_body(&self, record: &Record, reason: &str) {
-        let _ = (record, reason);
-        todo!()
+        self.core.withdraw(self.writer.as_ref(), record, reason);
     }
 
     /// Hands a change to the committer. Bounded: waits for room in its queue.
     pub fn submit(&self, operation: Operation) -> CommitTicket {
-        let _ = operation;
-        todo!()
+        match &self.writer {
+            Some(writer) => writer.queue.submit(operation),
+            None => CommitTicket::refused(),
+        }
+    }
+
+    /// Hands in a change unless it had to wait for room in the queue; then it comes back.
+    pub(crate) fn try_submit(&self, operation: Operation) -> Result<CommitTicket, Operation> {
+        match &self.writer {
+            Some(writer) => writer.queue.try_submit(operation),
+            None => Ok(CommitTicket::refused()),
+        }
+    }
+
+    /// What this store was opened with.
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Why bodies are not withdrawn at present, if they are not: the first of too many bad ones.
+    pub fn breaker_open(&self) -> Option<String> {
+        self.core.breaker.open_reason(self.core.options.clock.monotonic())
+    }
+
+    /// Measured bytes of the index's table files.
+    pub fn index_bytes(&self) -> u64 {
+        self.core.index.table_bytes()
     }
 
     /// Whether a peer's version of an artifact is worth fetching: none here, no newer one, no tombstone, not evicted.
     pub fn wants(&self, record: &Record) -> Result<Wants, StoreError> {
-        let _ = record;
-        todo!()
+        self.core.wants(record)
     }
 
     /// A page of live manifests in id order.
     pub fn manifest_page(&self, request: &ManifestPageRequest) -> Result<ManifestPage, StoreError> {
-        let _ = request;
-        todo!()
+        self.core.manifest_page(request)
     }
 
     /// The seed era's digest over the given producers.
     pub fn digest_v1(&self, prefix_len: usize, producers: &[&str]) -> Result<Vec<DigestBucket>, StoreError> {
-        let _ = (prefix_len, producers);
-        todo!()
+        self.core.digest_v1(prefix_len, producers)
     }
 
     /// A page of tombstones.
     pub fn tombstone_page(&self, after: Option<&str>, rows_max: usize) -> Result<TombstonePage, StoreError> {
-        let _ = (after, rows_max);
-        todo!()
+        self.core.tombstone_page(after, rows_max)
     }
 
     /// A page of the change log.
     pub fn feed_page(&self, request: &FeedRequest) -> Result<FeedPage, StoreError> {
-        let _ = request;
-        todo!()
+        self.core.feed_page(request)
     }
 
     /// Whether a cursor handed out earlier still holds.
     pub fn check_cursor(&self, epoch: Epoch, seq: Seq) -> Result<CursorCheck, StoreError> {
-        let _ = (epoch, seq);
-        todo!()
+        epochs::check(&self.core.index, epoch, seq, *self.core.head.borrow())
     }
 
     /// The cursor of a peer, by the peer's key (its store id, or its URL for seed-era peers).
     pub fn cursor(&self, peer: &str) -> Result<Option<Cursor>, StoreError> {
-        let _ = peer;
-        todo!()
+        self.core.cursor(peer)
     }
 
     /// All cursors.
     pub fn cursors(&self) -> Result<Vec<(String, Cursor)>, StoreError> {
-        todo!()
+        self.core.cursors()
     }
 
     /// Saves or (with `None`) forgets a cursor.
     pub fn save_cursor(&self, peer: &str, cursor: Option<&Cursor>) -> Result<(), StoreError> {
-        let _ = (peer, cursor);
-        todo!()
+        self.core.save_cursor(peer, cursor)
     }
 
     /// Notes artifacts as wanted, durably; false when the bound is reached.
     pub fn note_wanted(&self, rows: &[Wanted]) -> Result<bool, StoreError> {
-        let _ = rows;
-        todo!()
+        self.core.note_wanted(rows)
     }
 
     /// Forgets wanted rows; a put of the artifact forgets its row by itself.
     pub fn settle_wanted(&self, ids: &[ArtifactId]) -> Result<(), StoreError> {
-        let _ = ids;
-        todo!()
+        self.core.settle_wanted(ids)
     }
 
     /// A page of wanted rows in id order.
     pub fn wanted_page(&self, after: Option<ArtifactId>, rows_max: usize) -> Result<Vec<Wanted>, StoreError> {
-        let _ = (after, rows_max);
-        todo!()
+        self.core.wanted_page(after, rows_max)
     }
 
     /// Last-known peers, remembered across restarts.
     pub fn remembered_peers(&self) -> Result<Vec<String>, StoreError> {
-        todo!()
+        self.core.remembered_peers()
     }
 
     /// Replaces the remembered peers.
     pub fn remember_peers(&self, peers: &[String]) -> Result<(), StoreError> {
-        let _ = peers;
-        todo!()
+        self.core.remember_peers(peers)
+    }
+}
+
+impl Drop for Store {
+    /// A store that is dropped without `close` stops uncleanly, but never leaves its threads behind.
+    fn drop(&mut self) {
+        if let (Some(writer), false) = (&self.writer, self.closed.load(Ordering::Acquire)) {
+            if let Some(maintenance) = &writer.maintenance {
+                maintenance.close();
+            }
+            drop(writer.queue.close());
+        }
     }
 }
 

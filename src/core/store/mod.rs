@@ -6,14 +6,37 @@
 //! Invariants: a manifest exists only after its body is durable; readers of the log never see rows above the head;
 //! every read filters by tombstones.
 
+pub mod breaker;
 pub mod committer;
 pub mod cursor;
 pub mod error;
+pub mod footer;
+pub mod reads;
 pub mod record;
+pub mod record_codec;
+pub mod sizes;
 pub mod store_handle;
+pub mod tombstone_log;
 pub mod walk;
 pub mod wanted;
 
+mod body_files;
+mod body_numbers;
+mod commit_queue;
+mod epochs;
+mod evaluate;
 mod facade;
+mod group;
+mod index;
+mod keys;
+mod maintenance;
+mod open;
+mod state;
+mod tagged;
+mod verified;
+mod version;
 
 pub use facade::{FileBody, OpenBody, OpenReport, Store, StoreOptions, StoreStats, Wants};
+
+#[cfg(test)]
+mod store_tests;

@@ -1,7 +1,16 @@
 //! Listing: manifests in id order with digests (the seed era's walk), tombstones, and the change log (the feed).
 
-use super::record::Record;
-use crate::core::base::ids::{ArtifactId, Epoch, Seq};
+use std::collections::HashMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::StoreError;
+use super::index::View;
+use super::keys::{LogRow, Table, key_number, number_key};
+use super::record::{BodyPlace, Record};
+use super::state::{Core, corrupt, is_deleted, is_expired, tombstone_version};
+use super::tagged::Row;
+use crate::core::base::ids::{ArtifactId, Digest, Epoch, Seq};
 
 /// What part of the manifests to list, in id order.
 #[derive(Debug, Clone)]
@@ -102,4 +111,211 @@ pub enum CursorCheck {
     Clamped(Seq),
     /// The epoch is unknown: walk again.
     Void,
+}
+
+/// Rows looked at while a page finds nothing to list, before the page ends; a filter must not hold a thread for ever.
+const SCANNED_ROWS_MAX: usize = 1 << 20;
+
+impl Core {
+    /// A page of live manifests in id order.
+    pub(crate) fn manifest_page(&self, request: &ManifestPageRequest) -> Result<ManifestPage, StoreError> {
+        let view = self.index.view();
+        let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
+        let mut records: Vec<Record> = Vec::new();
+        let mut last = None;
+        for row in view.rows(Table::Manifests, &first_key(request), None)?.take(SCANNED_ROWS_MAX) {
+            let (key, value) = row?;
+            let id = ArtifactId::from_slice(&key).ok_or_else(|| corrupt("manifests", "a key is no id"))?;
+            if !id.to_string().starts_with(&request.prefix) {
+                break;
+            }
+            let Some(record) = filter.live(&id, &value, request.producers)? else { continue };
+            if records.len() >= request.rows_max {
+                return Ok(ManifestPage { records, next_after: last });
+            }
+            last = Some(id);
+            records.push(record);
+        }
+        Ok(ManifestPage { records, next_after: None })
+    }
+
+    /// The seed era's digest; see `reference` in `docs/protocols.md`.
+    pub(crate) fn digest_v1(&self, prefix_len: usize, producers: &[&str]) -> Result<Vec<DigestBucket>, StoreError> {
+        let view = self.index.view();
+        let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
+        let mut buckets: Vec<DigestBucket> = Vec::new();
+        let mut hasher = Sha256::new();
+        for row in view.rows(Table::Manifests, &[], None)? {
+            let (key, value) = row?;
+            let id = ArtifactId::from_slice(&key).ok_or_else(|| corrupt("manifests", "a key is no id"))?;
+            let Some(record) = filter.live(&id, &value, producers)? else { continue };
+            let text = id.to_string();
+            let prefix = text.get(..prefix_len.min(text.len())).unwrap_or(&text);
+            if buckets.last().is_none_or(|bucket| bucket.prefix != prefix) {
+                end_bucket(&mut buckets, &mut hasher);
+                buckets.push(DigestBucket { prefix: prefix.to_owned(), count: 0, hash: String::new() });
+            }
+            if let Some(bucket) = buckets.last_mut() {
+                bucket.count += 1;
+            }
+            hasher.update(text.as_bytes());
+            hasher.update(record.version_ms.to_le_bytes());
+        }
+        end_bucket(&mut buckets, &mut hasher);
+        Ok(buckets)
+    }
+
+    /// A page of tombstones in byte order of the namespace.
+    pub(crate) fn tombstone_page(&self, after: Option<&str>, rows_max: usize) -> Result<TombstonePage, StoreError> {
+        let from = after.map_or(Vec::new(), |after| [after.as_bytes(), &[0]].concat());
+        let mut tombstones: Vec<Tombstone> = Vec::new();
+        for row in self.index.view().rows(Table::Tombstones, &from, None)? {
+            let (key, value) = row?;
+            if tombstones.len() >= rows_max {
+                let next_after = tombstones.last().map(|tombstone| tombstone.namespace.clone());
+                return Ok(TombstonePage { tombstones, next_after });
+            }
+            let namespace = String::from_utf8(key.into_vec()).map_err(|error| corrupt("tombstones", error))?;
+            tombstones.push(decode_tombstone(namespace, &value)?);
+        }
+        Ok(TombstonePage { tombstones, next_after: None })
+    }
+
+    /// A page of the change log. The head is read before the snapshot is taken, so every row up to it is in there.
+    pub(crate) fn feed_page(&self, request: &FeedRequest) -> Result<FeedPage, StoreError> {
+        let head_seq = *self.head.borrow();
+        let view = self.index.view();
+        let bound = request.up_to.map_or(head_seq, |up_to| up_to.min(head_seq));
+        let mut page = FeedPage { epoch: self.epoch, head_seq, next: request.after, rows: Vec::new() };
+        if bound <= request.after {
+            return Ok(page);
+        }
+        let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
+        let (from, end) = (number_key(request.after.0 + 1), number_key(bound.0.saturating_add(1)));
+        let mut bytes = 0_u64;
+        for (looked_at, row) in view.rows(Table::Log, &from, Some(&end))?.enumerate() {
+            let (key, value) = row?;
+            if looked_at >= request.rows_max {
+                return Ok(page);
+            }
+            let seq = Seq(key_number(&key).ok_or_else(|| corrupt("log", "a key is not a number"))?);
+            if let Some((row, row_bytes)) = self.feed_row(&view, &mut filter, seq, &value, request.inline_up_to)? {
+                if !page.rows.is_empty() && bytes + row_bytes > request.bytes_max {
+                    return Ok(page);
+                }
+                bytes += row_bytes;
+                page.rows.push(row);
+            }
+            page.next = seq;
+        }
+        page.next = bound;
+        Ok(page)
+    }
+
+    /// The row of the feed that a row of the log stands for, with its weight; `None` if there is nothing to tell.
+    fn feed_row(
+        &self,
+        view: &View<'_>,
+        filter: &mut LiveFilter<'_>,
+        seq: Seq,
+        log_row: &[u8],
+        inline_up_to: u64,
+    ) -> Result<Option<(FeedRow, u64)>, StoreError> {
+        let log_bytes = log_row.len() as u64;
+        match LogRow::decode(log_row).map_err(|reason| corrupt("log", reason))? {
+            LogRow::NamespaceDelete { namespace, version_ms } => {
+                Ok(Some((FeedRow::NamespaceDelete(Tombstone { namespace, version_ms, seq }), log_bytes)))
+            }
+            LogRow::Put { id, .. } => {
+                let Some(value) = view.get(Table::Manifests, id.as_bytes())? else { return Ok(None) };
+                let Some(record) = filter.live(&id, &value, &[])?.filter(|record| record.seq == seq) else {
+                    return Ok(None);
+                };
+                let body = inline_body(view, &record, inline_up_to)?;
+                let weight = (value.len() + body.as_ref().map_or(0, bytes::Bytes::len)) as u64;
+                Ok(Some((FeedRow::Put(Box::new(record), body), weight)))
+            }
+            LogRow::Other(_) => Ok(None),
+        }
+    }
+}
+
+/// The body if it is inline, small enough to ride along, and good; else the peer asks for it by itself.
+fn inline_body(view: &View<'_>, record: &Record, inline_up_to: u64) -> Result<Option<bytes::Bytes>, StoreError> {
+    match record.body {
+        Some(BodyPlace::Inline(body_no)) if record.size <= inline_up_to => {
+            let body = view.get(Table::Bodies, &number_key(body_no.0))?;
+            Ok(body.filter(|body| Digest::of(body) == record.digest).map(bytes::Bytes::from))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The smallest key a page can begin with.
+fn first_key(request: &ManifestPageRequest) -> Vec<u8> {
+    let mut digits = request.prefix.clone();
+    if digits.len() % 2 == 1 {
+        digits.push('0');
+    }
+    let prefix = hex::decode(digits).unwrap_or_default();
+    let after = request.after.map(|id| [id.as_bytes().as_slice(), &[0]].concat()).unwrap_or_default();
+    prefix.max(after)
+}
+
+fn end_bucket(buckets: &mut [DigestBucket], hasher: &mut Sha256) {
+    let hash = hasher.finalize_reset();
+    if let Some(bucket) = buckets.last_mut() {
+        bucket.hash = hex::encode(hash);
+    }
+}
+
+fn decode_tombstone(namespace: String, value: &[u8]) -> Result<Tombstone, StoreError> {
+    let row = Row::decode(value).map_err(|error| corrupt("tombstones", error))?;
+    Ok(Tombstone { namespace, version_ms: row.number(1), seq: Seq(row.number(2)) })
+}
+
+/// Lets through what is live in a view, asking for each namespace's tombstone once.
+struct LiveFilter<'a> {
+    view: &'a View<'a>,
+    now_ms: u64,
+    tombstones: HashMap<String, Option<u64>>,
+}
+
+/// Namespaces remembered by a filter; beyond that they are asked for again.
+const FILTER_NAMESPACES_MAX: usize = 4096;
+
+impl<'a> LiveFilter<'a> {
+    fn new(view: &'a View<'a>, now_ms: u64) -> Self {
+        Self { view, now_ms, tombstones: HashMap::new() }
+    }
+
+    /// The record of a manifest row if it is live and of one of the producers; one that does not decode is reported
+    /// and passed over, for one bad row never stops a listing.
+    fn live(&mut self, id: &ArtifactId, value: &[u8], producers: &[&str]) -> Result<Option<Record>, StoreError> {
+        let record = match Record::from_bytes(value) {
+            Ok(record) => record,
+            Err(reason) => {
+                tracing::error!(%id, table = "manifests", %reason, "store_row_corrupt");
+                return Ok(None);
+            }
+        };
+        let listed = producers.is_empty() || producers.contains(&record.name.producer.as_str());
+        if !listed || is_expired(&record, self.now_ms) || is_deleted(&record, self.tombstone(&record.name.namespace)?) {
+            return Ok(None);
+        }
+        Ok(Some(record))
+    }
+
+    fn tombstone(&mut self, namespace: &str) -> Result<Option<u64>, StoreError> {
+        if let Some(known) = self.tombstones.get(namespace) {
+            return Ok(*known);
+        }
+        let value = self.view.get(Table::Tombstones, namespace.as_bytes())?;
+        let version = value.map(|value| tombstone_version(&value)).transpose()?;
+        if self.tombstones.len() >= FILTER_NAMESPACES_MAX {
+            self.tombstones.clear();
+        }
+        self.tombstones.insert(namespace.to_owned(), version);
+        Ok(version)
+    }
 }

@@ -1,0 +1,293 @@
+//! RocksDB behind the few operations the store needs, with errors that say what can be done about them.
+//!
+//! How it works: one database with a column family per [`Table`], and whatever other families the disk names (a later
+//! version's) opened too and left alone. A [`Batch`] collects changes; [`View`] reads at one instant.
+//!
+//! Invariants: the database is created only when the caller says so; a family of ours that is absent is added. Nothing
+//! outside this file names a RocksDB type but through [`View`] and [`Batch`].
+//!
+//! Failure: RocksDB reports "no space" and everything else alike as an I/O error, so a failed write is judged by what
+//! `statvfs` says of the volume, never by the text of the message.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
+    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::error::StoreError;
+use super::keys::Table;
+use super::sizes::IndexSizes;
+use crate::core::base::disk::Disk;
+
+/// Below this many free bytes a failed write is taken to have failed for want of space.
+const FULL_BELOW_BYTES: u64 = 1 << 20;
+
+/// Flushes and compactions under way at a time: they must leave the cores to the requests.
+const BACKGROUND_JOBS_MAX: i32 = 2;
+
+/// Bits per key of the filters: 1 % false answers.
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+
+/// How the index is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct IndexOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) sizes: IndexSizes,
+    pub(crate) cache_bytes: u64,
+    pub(crate) open_files_max: i32,
+    /// Only while the identity says that the first initialisation has not ended.
+    pub(crate) create: bool,
+    pub(crate) disk: Arc<dyn Disk>,
+}
+
+/// An open index.
+pub(crate) struct Index {
+    db: DB,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// Opens for writing.
+    pub(crate) fn open(options: &IndexOptions) -> Result<Self, StoreError> {
+        let cache = cache(options);
+        let database = database_options(options);
+        let descriptors = descriptors(options, &cache, &database);
+        DB::open_cf_descriptors(&database, &options.path, descriptors)
+            .map(|db| Self { db, path: options.path.clone(), disk: Arc::clone(&options.disk) })
+            .map_err(|error| write_error(&options.path, options.disk.as_ref(), &error))
+    }
+
+    /// Opens for reading: no lock, no log, no folder is made.
+    pub(crate) fn open_read_only(options: &IndexOptions) -> Result<Self, StoreError> {
+        if let Err(source) = std::fs::metadata(options.path.join("CURRENT")) {
+            return Err(StoreError::Io { action: "open", path: options.path.join("CURRENT"), source });
+        }
+        let cache = cache(options);
+        let mut database = Options::default();
+        database.set_max_open_files(options.open_files_max);
+        let names = DB::list_cf(&database, &options.path).map_err(|error| index_error(&options.path, &error))?;
+        let descriptors = names.iter().map(|name| {
+            let table = Table::ALL.into_iter().find(|table| table.name() == name);
+            ColumnFamilyDescriptor::new(name, table_options(options, &cache, table))
+        });
+        DB::open_cf_descriptors_read_only(&database, &options.path, descriptors, false)
+            .map(|db| Self { db, path: options.path.clone(), disk: Arc::clone(&options.disk) })
+            .map_err(|error| index_error(&options.path, &error))
+    }
+
+    fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(table.name()).ok_or_else(|| StoreError::Index {
+            path: self.path.clone(),
+            message: format!("the table {} is absent", table.name()),
+        })
+    }
+
+    /// One value.
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| index_error(&self.path, &error))
+    }
+
+    /// Rows from a key on, ascending, as they are now.
+    pub(crate) fn rows<'a>(
+        &'a self,
+        table: Table,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<KeyValue, StoreError>> + use<'a>, StoreError> {
+        let rows = self.db.iterator_cf(self.family(table)?, IteratorMode::From(from, Direction::Forward));
+        Ok(rows.map(move |row| row.map_err(|error| index_error(&self.path, &error))))
+    }
+
+    /// Everything as of now.
+    pub(crate) fn view(&self) -> View<'_> {
+        View { index: self, snapshot: self.db.snapshot() }
+    }
+
+    /// A batch to fill.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { index: self, batch: WriteBatch::default(), failed: None }
+    }
+
+    /// Applies a batch; with `sync` it is durable when this returns.
+    pub(crate) fn write(&self, batch: Batch<'_>, sync: bool) -> Result<(), StoreError> {
+        if let Some(error) = batch.failed {
+            return Err(error);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch.batch, &options).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush_wal(true).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+    }
+
+    /// Writes all memtables out, so that the next start has no log to replay.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        let families = Table::ALL.into_iter().map(|table| self.family(table)).collect::<Result<Vec<_>, _>>()?;
+        self.db
+            .flush_cfs_opt(&families, &rocksdb::FlushOptions::default())
+            .map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+    }
+
+    /// Measured bytes of all table files.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        let bytes = |table: Table| {
+            let family = self.family(table).ok()?;
+            self.db.property_int_value_cf(family, "rocksdb.total-sst-files-size").ok()?
+        };
+        Table::ALL.into_iter().filter_map(bytes).sum()
+    }
+}
+
+/// The index at one instant.
+pub(crate) struct View<'a> {
+    index: &'a Index,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+/// A row's key and value.
+pub(crate) type KeyValue = (Box<[u8]>, Box<[u8]>);
+
+impl<'a> View<'a> {
+    /// One value.
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.snapshot.get_cf(self.index.family(table)?, key).map_err(|error| index_error(&self.index.path, &error))
+    }
+
+    /// Rows from a key on, ascending, up to but without `end` if it is given.
+    pub(crate) fn rows(
+        &self,
+        table: Table,
+        from: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<impl Iterator<Item = Result<KeyValue, StoreError>> + use<'_, 'a>, StoreError> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let path = self.index.path.clone();
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, mode);
+        Ok(rows.map(move |row| row.map_err(|error| index_error(&path, &error))))
+    }
+
+    /// The last row of a table.
+    pub(crate) fn last(&self, table: Table) -> Result<Option<KeyValue>, StoreError> {
+        let mut rows = self.snapshot.iterator_cf(self.index.family(table)?, IteratorMode::End);
+        rows.next().transpose().map_err(|error| index_error(&self.index.path, &error))
+    }
+}
+
+/// Changes that become visible and durable together.
+pub(crate) struct Batch<'a> {
+    index: &'a Index,
+    batch: WriteBatch,
+    failed: Option<StoreError>,
+}
+
+impl Batch<'_> {
+    /// Sets a value. A table that is absent fails the write of the whole batch.
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        match self.index.family(table) {
+            Ok(family) => self.batch.put_cf(family, key, value),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Removes a key.
+    pub(crate) fn delete(&mut self, table: Table, key: &[u8]) {
+        match self.index.family(table) {
+            Ok(family) => self.batch.delete_cf(family, key),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Whether nothing was put in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+}
+
+fn cache(options: &IndexOptions) -> Cache {
+    Cache::new_lru_cache(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX))
+}
+
+fn database_options(options: &IndexOptions) -> Options {
+    let sizes = options.sizes;
+    let mut database = Options::default();
+    database.create_if_missing(options.create);
+    database.create_missing_column_families(true);
+    database.set_max_open_files(options.open_files_max);
+    database.set_max_background_jobs(BACKGROUND_JOBS_MAX);
+    database.set_max_total_wal_size(sizes.wal_bytes);
+    database.set_db_write_buffer_size(to_usize(sizes.write_buffers_bytes));
+    database.set_write_buffer_size(to_usize(sizes.write_buffer_bytes));
+    database.set_max_manifest_file_size(to_usize(sizes.manifest_bytes));
+    database.set_manifest_preallocation_size(to_usize(sizes.manifest_bytes / 4));
+    database.set_max_log_file_size(to_usize(sizes.info_log_bytes));
+    database.set_keep_log_file_num(2);
+    database.set_log_level(LogLevel::Warn);
+    database.set_stats_dump_period_sec(0);
+    database.set_stats_persist_period_sec(0);
+    // A torn end of the log is what a crash leaves; anything torn before it stops the replay there, never skips.
+    database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    database
+}
+
+/// Our tables and whatever else the disk names; listing fails where there is no database yet.
+fn descriptors(options: &IndexOptions, cache: &Cache, database: &Options) -> Vec<ColumnFamilyDescriptor> {
+    let listed = DB::list_cf(database, &options.path).unwrap_or_default();
+    let others =
+        listed.iter().filter(|name| *name != "default" && Table::ALL.iter().all(|table| table.name() != *name));
+    let ours = Table::ALL.into_iter().map(|table| (table.name(), Some(table)));
+    ours.chain([("default", None)])
+        .chain(others.map(|name| (name.as_str(), None)))
+        .map(|(name, table)| ColumnFamilyDescriptor::new(name, table_options(options, cache, table)))
+        .collect()
+}
+
+fn table_options(options: &IndexOptions, cache: &Cache, table: Option<Table>) -> Options {
+    let sizes = options.sizes;
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    if table.is_some_and(Table::is_probed) {
+        blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    }
+    let mut family = Options::default();
+    family.set_block_based_table_factory(&blocks);
+    family.set_compression_type(DBCompressionType::Lz4);
+    family.set_write_buffer_size(to_usize(sizes.write_buffer_bytes));
+    family.set_arena_block_size(to_usize(sizes.arena_block_bytes));
+    family.set_target_file_size_base(sizes.table_file_bytes);
+    family.set_max_bytes_for_level_base(sizes.table_file_bytes * 4);
+    family
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
+    StoreError::Index { path: path.to_path_buf(), message: error.to_string() }
+}
+
+fn write_error(path: &Path, disk: &dyn Disk, error: &rocksdb::Error) -> StoreError {
+    let volume = path.parent().unwrap_or(path);
+    match disk.space(volume) {
+        Ok(space) if space.available_bytes < FULL_BELOW_BYTES => StoreError::StorageFull { path: volume.to_path_buf() },
+        _ => index_error(path, error),
+    }
+}

@@ -1,0 +1,243 @@
+//! What happens behind the commits: bodies that nobody names any more are removed, deleted namespaces are emptied, and
+//! with relaxed durability everything is synced once in a while.
+//!
+//! How it works: one thread, woken by the committer and by the clock. A sweep takes a bounded number of garbage rows,
+//! removes their bodies, then the rows; both may be repeated at will, because body numbers are never used twice.
+//!
+//! Invariants: a garbage row is durable before its file is unlinked; nothing here needs free space but the rows' own
+//! removal, which is a few bytes of log. A purge goes through the committer like every other change.
+//!
+//! Failure: an unlink that fails leaves its row, and the next sweep tries again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::body_files;
+use super::commit_queue::{CommitQueue, receive};
+use super::error::StoreError;
+use super::index::Batch;
+use super::keys::{Table, extent_of, key_number};
+use super::state::Core;
+use super::tagged::Row;
+use crate::core::base::ids::{BodyNo, Seq};
+use crate::core::config::Durability;
+
+/// Garbage rows taken at a time: what a kill repeats.
+const SWEEP_ROWS_MAX: usize = 256;
+
+/// With relaxed durability, what a power loss may cost.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// How often garbage whose removal failed is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(30);
+
+/// Wake-ups that wait; a lost one is found in the index by the next.
+const WAKES_MAX: usize = 64;
+
+/// Why the maintenance is woken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// There may be garbage.
+    Sweep,
+    /// A namespace was deleted.
+    Purge(String),
+    /// The store closes.
+    Close,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(crate) struct MaintenanceThread {
+    wake: SyncSender<Wake>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl MaintenanceThread {
+    /// The channel, made before the committer that sends into it.
+    pub(crate) fn channel() -> (SyncSender<Wake>, Receiver<Wake>) {
+        sync_channel(WAKES_MAX)
+    }
+
+    /// Starts the thread.
+    pub(crate) fn start(
+        core: Arc<Core>,
+        queue: Arc<CommitQueue>,
+        (wake, woken): (SyncSender<Wake>, Receiver<Wake>),
+    ) -> std::io::Result<Self> {
+        let body = move || Maintenance::new(&core).run(&queue, &woken);
+        let thread = std::thread::Builder::new().name("kura-store-worker".to_owned()).spawn(body)?;
+        Ok(Self { wake, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the thread after the piece of work it is at.
+    pub(crate) fn close(&self) {
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let _ = self.wake.send(Wake::Close);
+        if thread.join().is_err() {
+            tracing::error!("store_worker_panicked");
+        }
+    }
+}
+
+/// One store's maintenance.
+pub(crate) struct Maintenance<'a> {
+    core: &'a Core,
+}
+
+impl<'a> Maintenance<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core }
+    }
+
+    fn run(&self, queue: &CommitQueue, woken: &Receiver<Wake>) {
+        let relaxed = self.core.options.durability == Durability::Process;
+        let every = if relaxed { SYNC_EVERY } else { RETRY_EVERY };
+        self.purge_left_over(queue);
+        self.sweep();
+        loop {
+            match receive(woken, every) {
+                Ok(Wake::Sweep) => self.sweep(),
+                Ok(Wake::Purge(namespace)) => self.purge_all(queue, &[namespace]),
+                Err(true) => {
+                    self.purge_left_over(queue);
+                    self.sweep();
+                }
+                Ok(Wake::Close) | Err(false) => return,
+            }
+            if relaxed {
+                self.sync_relaxed();
+            }
+        }
+    }
+
+    /// Body data first, then the rows that name it.
+    fn sync_relaxed(&self) {
+        if let Err(error) = sync_volume(self.core) {
+            self.core.stop_writes(format!("the periodic sync failed: {error}"));
+        }
+    }
+
+    /// Purges what earlier processes left, and what was not woken for.
+    pub(crate) fn purge_left_over(&self, queue: &CommitQueue) {
+        match super::evaluate::purges_under_way(self.core) {
+            Ok(namespaces) => self.purge_all(queue, &namespaces),
+            Err(error) => tracing::warn!(%error, "store_purge_list_failed"),
+        }
+    }
+
+    /// Empties deleted namespaces, a bounded batch at a time.
+    pub(crate) fn purge_all(&self, queue: &CommitQueue, namespaces: &[String]) {
+        for namespace in namespaces {
+            let mut after = Seq(0);
+            loop {
+                match queue.purge(namespace, after) {
+                    Ok(Some(next)) => after = next,
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "store_purge_failed");
+                        return;
+                    }
+                }
+            }
+        }
+        if !namespaces.is_empty() {
+            self.sweep();
+        }
+    }
+
+    /// Removes all garbage there is; what cannot be removed is passed over and tried again another time.
+    pub(crate) fn sweep(&self) {
+        let mut from = Vec::new();
+        loop {
+            match self.sweep_some(&from) {
+                Ok(Some(next)) => from = next,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "store_sweep_failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Removes some garbage from a key on; where to go on if there may be more.
+    fn sweep_some(&self, from: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.core.check_writable()?;
+        let rows: Vec<_> =
+            self.core.index.rows(Table::Garbage, from)?.take(SWEEP_ROWS_MAX).collect::<Result<_, _>>()?;
+        let Some((last, _)) = rows.last() else { return Ok(None) };
+        let next = (rows.len() == SWEEP_ROWS_MAX).then(|| [last, [0].as_slice()].concat());
+        if self.core.options.durability == Durability::Process {
+            self.core.index.sync()?;
+        }
+        let mut batch = self.core.index.batch();
+        let mut extents = BTreeSet::new();
+        for (key, value) in &rows {
+            self.remove_one(key, value, &mut batch, &mut extents);
+        }
+        // The names must be gone for good before the rows that remember them are.
+        for extent in &extents {
+            let folder = body_files::extent_path(&self.core.options.layout, *extent);
+            let synced = self.core.options.disk.sync_dir(&folder);
+            synced.map_err(|source| self.core.io_error("sync", &folder, source))?;
+        }
+        if !batch.is_empty() {
+            self.core.index.write(batch, false)?;
+        }
+        self.remove_empty_folders(&extents);
+        Ok(next)
+    }
+
+    fn remove_one(&self, key: &[u8], value: &[u8], batch: &mut Batch<'_>, extents: &mut BTreeSet<u64>) {
+        let (Some(number), Ok(row)) = (key_number(key), Row::decode(value)) else {
+            tracing::error!(table = "garbage", key = hex::encode(key), "store_row_corrupt");
+            batch.delete(Table::Garbage, key);
+            return;
+        };
+        if row.number(1) == 0 {
+            batch.delete(Table::Bodies, key);
+        } else {
+            let body_no = BodyNo(number);
+            if let Err(error) = self.remove_file(body_no, row.number(3) != 0) {
+                tracing::warn!(%body_no, %error, "store_unlink_failed");
+                return;
+            }
+            if body_files::extent_path(&self.core.options.layout, extent_of(body_no)).exists() {
+                extents.insert(extent_of(body_no));
+            }
+        }
+        batch.delete(Table::Garbage, key);
+    }
+
+    fn remove_file(&self, body_no: BodyNo, keep_for_a_look: bool) -> std::io::Result<()> {
+        let (disk, layout) = (self.core.options.disk.as_ref(), &self.core.options.layout);
+        if keep_for_a_look {
+            body_files::set_aside(disk, layout, body_no)
+        } else {
+            body_files::remove(disk, layout, body_no)
+        }
+    }
+
+    /// A folder that can still get bodies is left: only the committer makes folders, and it remembers them.
+    fn remove_empty_folders(&self, extents: &BTreeSet<u64>) {
+        let Ok(Some(newest)) = self.core.index.view().last(Table::BodyOwner) else { return };
+        let Some(newest) = key_number(&newest.0).map(|number| extent_of(BodyNo(number))) else { return };
+        for extent in extents.iter().filter(|extent| **extent < newest) {
+            // Not empty is the usual answer.
+            let _ = self.core.options.disk.remove_dir(&body_files::extent_path(&self.core.options.layout, *extent));
+        }
+    }
+}
+
+/// Makes everything durable: the volume's files, then the log of the index.
+pub(crate) fn sync_volume(core: &Core) -> Result<(), StoreError> {
+    let data_dir: &Path = core.options.layout.data_dir();
+    let folder = std::fs::File::open(data_dir).map_err(|source| core.io_error("open", data_dir, source))?;
+    let synced = core.options.disk.sync_filesystem(&folder);
+    synced.map_err(|source| core.io_error("sync the filesystem of", data_dir, source))?;
+    core.index.sync()
+}

@@ -1,0 +1,262 @@
+//! Opening a store: identity, index, epoch, what an unclean stop left, committer.
+//!
+//! How it works, in this order: the identity says whether a store may be made here; the index opens; the new epoch's
+//! row and the mark "not closed" are written and synced before anything else is; body files that no manifest owns are
+//! removed if the last writer did not close; then the committer and the maintenance start.
+//!
+//! Invariants: the index is created only while the identity says `initialising`. Opening for reading changes nothing.
+//!
+//! Failure: a crash anywhere in here is an unclean stop like any other.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::body_files::{self, extent_path, parse_body_name};
+use super::body_numbers::{self, BodyNumbers};
+use super::breaker::Breaker;
+use super::commit_queue::CommitQueue;
+use super::epochs;
+use super::error::StoreError;
+use super::facade::{OpenReport, StoreOptions};
+use super::group::Groups;
+use super::index::{Index, IndexOptions};
+use super::keys::{EXTENT_BITS, META_RUN, Table, number_key};
+use super::maintenance::{Maintenance, MaintenanceThread};
+use super::sizes::IndexSizes;
+use super::state::{Core, StateRow, corrupt};
+use super::tagged::Row;
+use super::tombstone_log::TombstoneLog;
+use super::verified::VerifiedBodies;
+use super::wanted;
+use crate::core::base::ids::{ArtifactId, BodyNo, Epoch, StoreId};
+use crate::core::base::rng::RngExt as _;
+use crate::core::data_dir::identity::{Identity, IdentityState, InitState};
+
+/// `meta` / `run`, field 1: a writer has it open, or died with it.
+const RUN_OPEN: u64 = 1;
+/// `meta` / `run`, field 1: the last writer closed it.
+const RUN_CLEAN: u64 = 2;
+
+/// The parts of a store that is open for writing.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) queue: Arc<CommitQueue>,
+    pub(crate) maintenance: Option<MaintenanceThread>,
+}
+
+/// Opens for writing.
+pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenReport), StoreError> {
+    let (mut identity, created) = find_or_make_identity(&options)?;
+    let index = open_index(&options, identity.init_state == InitState::Initialising)?;
+    let state = StateRow::load(&index)?;
+    let unclean = read_run(&index)? == RUN_OPEN;
+    let epoch = Epoch(options.rng.bytes());
+    let mut batch = index.batch();
+    epochs::begin(&index, &mut batch, epoch, state.head())?;
+    batch.put(Table::Meta, META_RUN, &Row::default().with_number(1, RUN_OPEN).encode());
+    index.write(batch, true)?;
+    if identity.init_state == InitState::Initialising {
+        identity.init_state = InitState::Ready;
+        let stored = identity.store(&options.layout, options.disk.as_ref());
+        stored.map_err(|source| file_error(&options, "write", options.layout.identity(), source))?;
+    }
+    let core = Arc::new(make_core(options, identity.store_id, epoch, index, &state, false)?);
+    let mut report = OpenReport { created, unclean, ..OpenReport::default() };
+    if unclean {
+        remove_orphans(&core, &mut report)?;
+    }
+    let writer = start_writer(&core, state)?;
+    Ok((core, writer, report))
+}
+
+/// Opens for reading.
+pub(crate) fn open_read_only(options: StoreOptions) -> Result<Arc<Core>, StoreError> {
+    let identity = match load_identity(&options)? {
+        Some(identity) => identity,
+        None => {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(StoreError::Io { action: "open", path: options.layout.identity(), source });
+        }
+    };
+    let index = Index::open_read_only(&index_options(&options, false)?)?;
+    let state = StateRow::load(&index)?;
+    let epoch = epochs::current(&index)?.map_or(Epoch::default(), |(epoch, _)| epoch);
+    Ok(Arc::new(make_core(options, identity.store_id, epoch, index, &state, true)?))
+}
+
+/// Marks the store as closed by its writer; the index is flushed so that the next open replays nothing.
+pub(crate) fn mark_clean(core: &Core) -> Result<(), StoreError> {
+    let flushed = core.index.flush();
+    let mut batch = core.index.batch();
+    batch.put(Table::Meta, META_RUN, &Row::default().with_number(1, RUN_CLEAN).encode());
+    core.index.write(batch, true)?;
+    flushed
+}
+
+fn file_error(
+    options: &StoreOptions,
+    action: &'static str,
+    path: impl Into<std::path::PathBuf>,
+    source: std::io::Error,
+) -> StoreError {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            StoreError::StorageFull { path: options.layout.data_dir().to_path_buf() }
+        }
+        _ => StoreError::Io { action, path: path.into(), source },
+    }
+}
+
+/// The identity if the data dir has one that this binary and this tenant may use.
+fn load_identity(options: &StoreOptions) -> Result<Option<Identity>, StoreError> {
+    let path = options.layout.data_dir().to_path_buf();
+    let state = Identity::load(&options.layout);
+    match state.map_err(|source| file_error(options, "read", options.layout.identity(), source))? {
+        IdentityState::Absent => Ok(None),
+        IdentityState::Ok(identity) if identity.tenant != options.tenant_id => Err(StoreError::Incompatible {
+            path,
+            reason: format!("it holds the tenant {:?}, not {:?}", identity.tenant, options.tenant_id),
+        }),
+        IdentityState::Ok(identity) => Ok(Some(*identity)),
+        IdentityState::Incompatible { reason } => Err(StoreError::Incompatible { path, reason }),
+        IdentityState::Corrupt { reason } => Err(StoreError::CorruptIdentity { path, reason }),
+        IdentityState::Foreign { reason } => Err(StoreError::Foreign { path, reason }),
+    }
+}
+
+fn find_or_make_identity(options: &StoreOptions) -> Result<(Identity, bool), StoreError> {
+    if let Some(identity) = load_identity(options)? {
+        if identity.init_state == InitState::Initialising {
+            make_folders(options)?;
+        }
+        return Ok((identity, false));
+    }
+    std::fs::create_dir_all(options.layout.data_dir())
+        .map_err(|source| file_error(options, "make", options.layout.data_dir(), source))?;
+    let space = options.disk.space(options.layout.data_dir());
+    let space = space.map_err(|source| file_error(options, "measure", options.layout.data_dir(), source))?;
+    let identity = Identity::new(StoreId(options.rng.bytes()), &options.tenant_id, space.block_bytes);
+    let stored = identity.store(&options.layout, options.disk.as_ref());
+    stored.map_err(|source| file_error(options, "write", options.layout.identity(), source))?;
+    make_folders(options)?;
+    Ok((identity, true))
+}
+
+/// The folders of an empty store. The marker is made only here: later its absence means that `bodies` was lost.
+fn make_folders(options: &StoreOptions) -> Result<(), StoreError> {
+    let (disk, layout) = (options.disk.as_ref(), &options.layout);
+    for folder in [layout.index(), layout.bodies(), layout.quarantine()] {
+        body_files::ensure_dir(disk, &folder).map_err(|source| file_error(options, "make", folder, source))?;
+    }
+    body_files::ensure_marker(disk, layout)
+        .map_err(|source| file_error(options, "make", layout.bodies_marker(), source))
+}
+
+fn index_options(options: &StoreOptions, create: bool) -> Result<IndexOptions, StoreError> {
+    let space = options.disk.space(options.layout.data_dir());
+    let space = space.map_err(|source| file_error(options, "measure", options.layout.data_dir(), source))?;
+    Ok(IndexOptions {
+        path: options.layout.index(),
+        sizes: IndexSizes::for_volume(space.total_bytes),
+        cache_bytes: options.read_cache_bytes,
+        open_files_max: options.open_files_max,
+        create,
+        disk: Arc::clone(&options.disk),
+    })
+}
+
+fn open_index(options: &StoreOptions, create: bool) -> Result<Index, StoreError> {
+    Index::open(&index_options(options, create)?)
+}
+
+fn read_run(index: &Index) -> Result<u64, StoreError> {
+    let row = index.get(Table::Meta, META_RUN)?.map(|bytes| Row::decode(&bytes)).transpose();
+    Ok(row.map_err(|error| corrupt("meta", error))?.map_or(0, |row| row.number(1)))
+}
+
+fn make_core(
+    options: StoreOptions,
+    store_id: StoreId,
+    epoch: Epoch,
+    index: Index,
+    state: &StateRow,
+    read_only: bool,
+) -> Result<Core, StoreError> {
+    let sizes = index_options(&options, false)?.sizes;
+    let wanted_rows = wanted::count(&index)?;
+    Ok(Core {
+        options,
+        store_id,
+        epoch,
+        index,
+        sizes,
+        read_only,
+        head: watch::Sender::new(state.head()),
+        artifacts: state.artifacts().into(),
+        body_bytes: state.body_bytes().into(),
+        evicted_floor_ms: state.evicted_floor_ms().into(),
+        wanted_rows: wanted_rows.into(),
+        verified: VerifiedBodies::default(),
+        breaker: Breaker::default(),
+        write_stopped: std::sync::Mutex::default(),
+    })
+}
+
+fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError> {
+    let path = core.options.layout.tombstones_log();
+    let tombstones = TombstoneLog::open(&path, Arc::clone(&core.options.disk));
+    let tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
+    let numbers = BodyNumbers::load(&core.index)?;
+    let groups = Groups::new(Arc::clone(core), state, numbers, tombstones);
+    if core.options.executor.is_inline() {
+        let queue = Arc::new(CommitQueue::inline(groups, Arc::clone(core)));
+        let maintenance = Maintenance::new(core);
+        maintenance.purge_left_over(&queue);
+        maintenance.sweep();
+        return Ok(Writer { queue, maintenance: None });
+    }
+    let thread_error = |source| StoreError::Io { action: "start a thread for", path: core.data_dir(), source };
+    let (wake, woken) = MaintenanceThread::channel();
+    let queue = CommitQueue::on_thread(groups, Arc::clone(core), wake.clone()).map_err(thread_error)?;
+    let queue = Arc::new(queue);
+    let maintenance = MaintenanceThread::start(Arc::clone(core), Arc::clone(&queue), (wake, woken));
+    Ok(Writer { queue, maintenance: Some(maintenance.map_err(thread_error)?) })
+}
+
+/// Removes body files that got their name and whose batch never came to be.
+fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<(), StoreError> {
+    let unsettled = body_numbers::unsettled(&core.index)?;
+    for extent in (unsettled.start >> EXTENT_BITS)..=(unsettled.end >> EXTENT_BITS) {
+        let folder = extent_path(&core.options.layout, extent);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(core.io_error("list", folder, source)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| core.io_error("list", &folder, source))?;
+            let Some(body_no) = entry.file_name().to_str().and_then(parse_body_name) else { continue };
+            if is_owned(core, body_no)? {
+                continue;
+            }
+            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            body_files::remove(core.options.disk.as_ref(), &core.options.layout, body_no)
+                .map_err(|source| core.io_error("remove", entry.path(), source))?;
+            report.orphan_bodies_removed += 1;
+            report.orphan_bytes_removed += bytes;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a manifest names this body, or the sweeper will remove it.
+pub(crate) fn is_owned(core: &Core, body_no: BodyNo) -> Result<bool, StoreError> {
+    let key = number_key(body_no.0);
+    if core.index.get(Table::Garbage, &key)?.is_some() {
+        return Ok(true);
+    }
+    let owner = core.index.get(Table::BodyOwner, &key)?.and_then(|id| ArtifactId::from_slice(&id));
+    let Some(owner) = owner else { return Ok(false) };
+    Ok(core.manifest(&owner)?.is_some_and(|record| super::evaluate::number_of(&record) == Some(body_no)))
+}

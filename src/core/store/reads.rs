@@ -1,0 +1,154 @@
+//! Reading: looking artifacts up and opening their bodies, and what happens when a body proves bad.
+//!
+//! Invariants: an inline body is checked on each read; a file on its first read in this process, here up to 16 MiB and
+//! by its reader above. A body is withdrawn only when it is absent, short or does not match, while the marker of
+//! `bodies` stands and the breaker is closed; an error that says nothing of the body (too many open files, no memory,
+//! an I/O error) is passed on as an error.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::body_files::{body_path, is_marked};
+use super::committer::Operation;
+use super::error::StoreError;
+use super::evaluate::number_of;
+use super::facade::{FileBody, OpenBody, Wants};
+use super::keys::{Table, number_key};
+use super::open::Writer;
+use super::record::{BodyPlace, Record};
+use super::state::{Core, is_deleted, is_expired};
+use super::version;
+use crate::core::base::ids::{ArtifactId, BodyNo, Digest};
+
+/// Files up to this size are hashed before their first byte is served; larger ones while they are.
+pub const VERIFY_BEFORE_BYTES_MAX: u64 = 16 << 20;
+
+/// Read at a time while hashing.
+const HASH_CHUNK_BYTES: usize = 256 << 10;
+
+/// A body that cannot be served, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BadBody {
+    /// It is not there.
+    Missing,
+    /// It is shorter than its manifest says.
+    Short { bytes: u64 },
+    /// Its digest is another.
+    Corrupt { actual: Digest },
+}
+
+impl std::fmt::Display for BadBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing => write!(f, "the body is missing"),
+            Self::Short { bytes } => write!(f, "the body is short, it has {bytes} bytes"),
+            Self::Corrupt { actual } => write!(f, "the body is corrupt, it has the digest {actual}"),
+        }
+    }
+}
+
+impl Core {
+    /// The artifact if it is present, not tombstoned and not expired.
+    pub(crate) fn lookup(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
+        let Some(record) = self.manifest(id)? else { return Ok(None) };
+        let gone = is_deleted(&record, self.tombstone(&record.name.namespace)?)
+            || is_expired(&record, self.options.clock.now_ms());
+        Ok((!gone).then_some(record))
+    }
+
+    /// Whether a peer's row is worth fetching.
+    pub(crate) fn wants(&self, offered: &Record) -> Result<Wants, StoreError> {
+        let existing = self.manifest(&self.id_of(offered))?.map(|record| (record.version(), record.digest));
+        let tombstone = self.tombstone(&offered.name.namespace)?;
+        Ok(version::offered(offered.version(), existing, tombstone, self.options.clock.now_ms()))
+    }
+
+    /// Opens a body; the inner error is what is wrong with it.
+    pub(crate) fn try_open_body(&self, record: &Record) -> Result<Result<OpenBody, BadBody>, StoreError> {
+        match record.body {
+            Some(BodyPlace::Inline(body_no)) => self.open_inline(record, body_no),
+            Some(BodyPlace::File(body_no)) => self.open_file(record, body_no),
+            None => Ok(Err(BadBody::Missing)),
+        }
+    }
+
+    fn open_inline(&self, record: &Record, body_no: BodyNo) -> Result<Result<OpenBody, BadBody>, StoreError> {
+        let Some(bytes) = self.index.get(Table::Bodies, &number_key(body_no.0))? else {
+            return Ok(Err(BadBody::Missing));
+        };
+        Ok(match Digest::of(&bytes) {
+            actual if actual == record.digest => Ok(OpenBody::Inline(Bytes::copy_from_slice(&bytes))),
+            _ if (bytes.len() as u64) < record.size => Err(BadBody::Short { bytes: bytes.len() as u64 }),
+            actual => Err(BadBody::Corrupt { actual }),
+        })
+    }
+
+    fn open_file(&self, record: &Record, body_no: BodyNo) -> Result<Result<OpenBody, BadBody>, StoreError> {
+        let path = body_path(&self.options.layout, body_no);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(BadBody::Missing)),
+            Err(source) => return Err(StoreError::Io { action: "open", path, source }),
+        };
+        let measured =
+            file.metadata().map_err(|source| StoreError::Io { action: "measure", path: path.clone(), source })?;
+        if measured.len() < record.stored_size {
+            return Ok(Err(BadBody::Short { bytes: measured.len() }));
+        }
+        let mut verified = self.verified.contains(body_no);
+        if !verified && record.size <= VERIFY_BEFORE_BYTES_MAX {
+            let actual =
+                hash_file(&file, record.size).map_err(|source| StoreError::Io { action: "read", path, source })?;
+            if actual != record.digest {
+                return Ok(Err(BadBody::Corrupt { actual }));
+            }
+            self.verified.insert(body_no);
+            verified = true;
+        }
+        Ok(Ok(OpenBody::File(FileBody { file: Arc::new(file), length: record.size, verified })))
+    }
+
+    /// Withdraws a bad body unless that cannot be right; waits until it is done.
+    pub(crate) fn withdraw(&self, writer: Option<&Writer>, record: &Record, reason: &str) {
+        let (Some(writer), Some(body_no)) = (writer, number_of(record)) else { return };
+        let id = self.id_of(record);
+        tracing::warn!(%id, %body_no, key = record.name.key, reason, "store_body_bad");
+        if matches!(record.body, Some(BodyPlace::File(_))) && !is_marked(&self.options.layout) {
+            tracing::error!(path = %self.options.layout.bodies_marker().display(), "store_bodies_marker_missing");
+            return;
+        }
+        // Another body may have taken its place since the record was read: then there is nothing wrong.
+        if !self.manifest(&id).is_ok_and(|now| now.is_some_and(|now| number_of(&now) == Some(body_no))) {
+            return;
+        }
+        if !self.breaker.allow(self.options.clock.monotonic(), reason) {
+            return;
+        }
+        let operation = Operation::Withdraw { id, body_no, reason: reason.to_owned() };
+        if let Err(error) = writer.queue.submit(operation).wait() {
+            tracing::warn!(%id, %body_no, %error, "store_withdraw_failed");
+        }
+    }
+}
+
+/// The digest of the first bytes of a file.
+pub(crate) fn hash_file(file: &File, length: u64) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0_u8; HASH_CHUNK_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let want = usize::try_from(length - offset).unwrap_or(HASH_CHUNK_BYTES).min(HASH_CHUNK_BYTES);
+        let part = chunk.get_mut(..want).unwrap_or_default();
+        let read = file.read_at(part, offset)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(part.get(..read).unwrap_or_default());
+        offset += read as u64;
+    }
+    Ok(Digest(*hasher.finalize().as_bytes()))
+}

@@ -1,0 +1,201 @@
+//! What all parts of one open store share: the index, the head, the counters and why writes are stopped.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::breaker::Breaker;
+use super::error::StoreError;
+use super::facade::{StoreOptions, StoreStats};
+use super::index::Index;
+use super::keys::{META_STATE, Table};
+use super::record::Record;
+use super::sizes::IndexSizes;
+use super::tagged::Row;
+use super::verified::VerifiedBodies;
+use crate::core::base::ids::{ArtifactId, Epoch, Seq, StoreId};
+
+/// The row that rides in every batch: the head and the counters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StateRow(Row);
+
+impl StateRow {
+    /// Reads the row; an absent one is that of an empty store.
+    pub(crate) fn load(index: &Index) -> Result<Self, StoreError> {
+        match index.get(Table::Meta, META_STATE)? {
+            Some(bytes) => Row::decode(&bytes).map(Self).map_err(|error| corrupt("meta", error)),
+            None => Ok(Self::default()),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.0.encode()
+    }
+
+    pub(crate) fn head(&self) -> Seq {
+        Seq(self.0.number(1))
+    }
+
+    pub(crate) fn set_head(&mut self, seq: Seq) {
+        self.0.set_number(1, seq.0);
+    }
+
+    /// The next sequence number, taken.
+    pub(crate) fn take_seq(&mut self) -> Seq {
+        let next = Seq(self.head().0 + 1);
+        self.set_head(next);
+        next
+    }
+
+    pub(crate) fn artifacts(&self) -> u64 {
+        self.0.number(2)
+    }
+
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.0.number(3)
+    }
+
+    pub(crate) fn evicted_floor_ms(&self) -> u64 {
+        self.0.number(4)
+    }
+
+    /// Counts an artifact in.
+    pub(crate) fn add(&mut self, record: &Record) {
+        self.0.set_number(2, self.artifacts().saturating_add(1));
+        self.0.set_number(3, self.body_bytes().saturating_add(record.stored_size));
+    }
+
+    /// Counts an artifact out.
+    pub(crate) fn remove(&mut self, record: &Record) {
+        self.0.set_number(2, self.artifacts().saturating_sub(1));
+        self.0.set_number(3, self.body_bytes().saturating_sub(record.stored_size));
+    }
+}
+
+/// Names the table of a row that does not decode.
+pub(crate) fn corrupt(table: &'static str, reason: impl ToString) -> StoreError {
+    StoreError::CorruptRow { table, reason: reason.to_string() }
+}
+
+/// What all parts of one open store share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) options: StoreOptions,
+    pub(crate) store_id: StoreId,
+    pub(crate) epoch: Epoch,
+    pub(crate) index: Index,
+    pub(crate) sizes: IndexSizes,
+    pub(crate) read_only: bool,
+    pub(crate) head: watch::Sender<Seq>,
+    pub(crate) artifacts: AtomicU64,
+    pub(crate) body_bytes: AtomicU64,
+    pub(crate) evicted_floor_ms: AtomicU64,
+    pub(crate) wanted_rows: AtomicU64,
+    pub(crate) verified: VerifiedBodies,
+    pub(crate) breaker: Breaker,
+    pub(crate) write_stopped: Mutex<Option<String>>,
+}
+
+impl Core {
+    /// O(1) figures.
+    pub(crate) fn stats(&self) -> StoreStats {
+        StoreStats {
+            store_id: self.store_id,
+            instance_id: self.options.instance_id,
+            epoch: self.epoch,
+            head_seq: *self.head.borrow(),
+            artifacts: self.artifacts.load(Ordering::Acquire),
+            body_bytes: self.body_bytes.load(Ordering::Acquire),
+            evicted_floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
+            write_stopped: self.stop_reason(),
+        }
+    }
+
+    /// Makes a committed batch known: counters first, then the head, which wakes readers of the log.
+    pub(crate) fn publish(&self, state: &StateRow) {
+        self.artifacts.store(state.artifacts(), Ordering::Release);
+        self.body_bytes.store(state.body_bytes(), Ordering::Release);
+        self.evicted_floor_ms.store(state.evicted_floor_ms(), Ordering::Release);
+        self.head.send_if_modified(|head| std::mem::replace(head, state.head()) != state.head());
+    }
+
+    /// Stops writes for good; the first reason stays.
+    pub(crate) fn stop_writes(&self, reason: impl ToString) {
+        let mut stopped = self.write_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if stopped.is_none() {
+            let reason = reason.to_string();
+            tracing::error!(%reason, "store_write_stopped");
+            *stopped = Some(reason);
+        }
+    }
+
+    /// Why writes are stopped, if they are.
+    pub(crate) fn stop_reason(&self) -> Option<String> {
+        self.write_stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Refuses where writes are stopped or the store was opened for reading.
+    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+        match self.stop_reason() {
+            _ if self.read_only => Err(StoreError::NotOpen),
+            Some(reason) => Err(StoreError::WriteStopped { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// The manifest row as it lies there, tombstoned or not.
+    pub(crate) fn manifest(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
+        let bytes = self.index.get(Table::Manifests, id.as_bytes())?;
+        bytes.map(|bytes| Record::from_bytes(&bytes).map_err(|error| corrupt("manifests", error))).transpose()
+    }
+
+    /// The version up to which a namespace is deleted.
+    pub(crate) fn tombstone(&self, namespace: &str) -> Result<Option<u64>, StoreError> {
+        let bytes = self.index.get(Table::Tombstones, namespace.as_bytes())?;
+        bytes.map(|bytes| tombstone_version(&bytes)).transpose()
+    }
+
+    /// The artifact's id in this mesh.
+    pub(crate) fn id_of(&self, record: &Record) -> ArtifactId {
+        record.name.artifact_id(&self.options.tenant_id)
+    }
+
+    /// What "no space" is reported with.
+    pub(crate) fn storage_full(&self) -> StoreError {
+        StoreError::StorageFull { path: self.data_dir() }
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.options.layout.data_dir().to_path_buf()
+    }
+
+    /// A failed file operation as a store error.
+    pub(crate) fn io_error(
+        &self,
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: std::io::Error,
+    ) -> StoreError {
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => self.storage_full(),
+            _ => StoreError::Io { action, path: path.into(), source },
+        }
+    }
+}
+
+/// The version in a tombstone row.
+pub(crate) fn tombstone_version(bytes: &[u8]) -> Result<u64, StoreError> {
+    Row::decode(bytes).map(|row| row.number(1)).map_err(|error| corrupt("tombstones", error))
+}
+
+/// Whether a tombstone beats a record.
+pub(crate) fn is_deleted(record: &Record, tombstone: Option<u64>) -> bool {
+    tombstone.is_some_and(|version_ms| record.version_ms <= version_ms)
+}
+
+/// Whether a record's time is over.
+pub(crate) fn is_expired(record: &Record, now_ms: u64) -> bool {
+    record.expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= now_ms)
+}

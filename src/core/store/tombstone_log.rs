@@ -1,0 +1,194 @@
+//! The side log of tombstones: what was deleted, readable without the index.
+//!
+//! How it works: a header of 8 bytes, then entries of length (u32 LE), CRC-32 (u32 LE) and tagged fields (1: namespace,
+//! 2: version_ms). Entries are appended and synced before the batch that makes the delete visible; so an acknowledged
+//! delete is in both places, and one that is only here was never acknowledged. A later entry for a namespace wins.
+//!
+//! Failure: a torn end is cut off at the next open. An append that fails is cut off at once.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::tagged::Row;
+use crate::core::base::disk::Disk;
+use crate::core::base::limits::NAMESPACE_BYTES_MAX;
+
+/// The first bytes; a later format has others.
+const MAGIC: &[u8; 8] = b"KURATMB1";
+
+/// An entry's payload is a namespace, a number and a few bytes of tags.
+const ENTRY_BYTES_MAX: usize = NAMESPACE_BYTES_MAX + 4096;
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub(crate) struct TombstoneLog {
+    file: File,
+    end: u64,
+    disk: Arc<dyn Disk>,
+}
+
+impl TombstoneLog {
+    /// Opens or makes the log and cuts off a torn end.
+    pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create_new(path)?,
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes)?;
+        let mut log = Self { file, end: 0, disk };
+        if bytes.len() < MAGIC.len() {
+            log.start()?;
+            log.disk.sync_dir(path.parent().unwrap_or(path))?;
+        } else {
+            log.end = parse(&bytes)?.1;
+            if log.end != bytes.len() as u64 {
+                log.disk.set_len(&log.file, log.end)?;
+            }
+        }
+        Ok(log)
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        self.disk.set_len(&self.file, 0)?;
+        self.disk.write_all_at(&self.file, MAGIC, 0)?;
+        self.disk.sync_data(&self.file)?;
+        self.end = MAGIC.len() as u64;
+        Ok(())
+    }
+
+    /// Appends tombstones; the caller syncs.
+    pub(crate) fn append<'a>(&mut self, tombstones: impl Iterator<Item = (&'a str, u64)>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (namespace, version_ms) in tombstones {
+            let entry = Row::default().with_bytes(1, namespace.as_bytes()).with_number(2, version_ms).encode();
+            bytes.extend_from_slice(&u32::try_from(entry.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend_from_slice(&crc32fast::hash(&entry).to_le_bytes());
+            bytes.extend_from_slice(&entry);
+        }
+        match self.disk.write_all_at(&self.file, &bytes, self.end) {
+            Ok(()) => {
+                self.end += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // The half-written entry must not hide later ones; if this fails too, the next append overwrites it.
+                let _ = self.disk.set_len(&self.file, self.end);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the appended tombstones durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.disk.sync_data(&self.file)
+    }
+}
+
+/// Reads all tombstones of a log up to its first torn or changed entry; an absent log has none.
+///
+/// # Errors
+/// What the system says, and `InvalidData` for a file that is no such log.
+pub fn read(path: &Path) -> io::Result<Vec<(String, u64)>> {
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.len() < MAGIC.len() => Ok(Vec::new()),
+        Ok(bytes) => Ok(parse(&bytes)?.0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entries and where the last good one ends.
+fn parse(bytes: &[u8]) -> io::Result<(Vec<(String, u64)>, u64)> {
+    let mut rest = bytes
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not a log of tombstones"))?;
+    let mut tombstones = Vec::new();
+    while let Some((entry, after)) = take_entry(rest) {
+        tombstones.push(entry);
+        rest = after;
+    }
+    Ok((tombstones, (bytes.len() - rest.len()) as u64))
+}
+
+fn take_entry(bytes: &[u8]) -> Option<((String, u64), &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (checksum, rest) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= ENTRY_BYTES_MAX)?;
+    let (entry, after) = rest.split_at_checked(length)?;
+    if crc32fast::hash(entry) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let row = Row::decode(entry).ok()?;
+    let namespace = String::from_utf8(row.bytes(1)?.to_vec()).ok()?;
+    Some(((namespace, row.number(2)), after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
+
+    fn entries(names: &[(&str, u64)]) -> Vec<(String, u64)> {
+        names.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+    }
+
+    #[test]
+    fn appended_tombstones_are_read_back_across_opens() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        assert_eq!(read(&path).unwrap(), []);
+        for names in [[("ios", 1), ("", 2)], [("ios", 3), ("x", 4)]] {
+            let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+            log.append(names.into_iter()).unwrap();
+            log.sync().unwrap();
+        }
+        assert_eq!(read(&path).unwrap(), entries(&[("ios", 1), ("", 2), ("ios", 3), ("x", 4)]));
+    }
+
+    #[test]
+    fn a_torn_end_is_cut_off_and_hides_nothing_before_or_after_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+        log.append([("one", 1), ("two", 2)].into_iter()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+            log.append([("three", 3)].into_iter()).unwrap();
+            let read = read(&path).unwrap();
+            assert_eq!(read.last(), Some(&("three".to_owned(), 3)), "cut at {cut}");
+            assert!(read.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn the_golden_log_of_version_1_is_read() {
+        let golden = "4b555241544d4231090000005dca0281010103616263020107";
+        let bytes = hex::decode(golden).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+        log.append([("abc", 7)].into_iter()).unwrap();
+        assert_eq!(hex::encode(std::fs::read(&path).unwrap()), hex::encode(&bytes));
+    }
+
+    #[test]
+    fn a_failed_append_leaves_the_log_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk)));
+        let mut log = TombstoneLog::open(&path, Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        log.append([("one", 1)].into_iter()).unwrap();
+        disk.set_rule(Some(Box::new(|operation, _, number| {
+            (operation == DiskOperation::Write && number == 0).then(|| io::ErrorKind::StorageFull.into())
+        })));
+        assert!(log.append([("two", 2)].into_iter()).is_err());
+        log.append([("three", 3)].into_iter()).unwrap();
+        assert_eq!(read(&path).unwrap(), entries(&[("one", 1), ("three", 3)]));
+    }
+}
