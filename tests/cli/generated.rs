@@ -29,6 +29,20 @@ fn completions_are_what_the_binary_prints() {
     }
 }
 
+#[test]
+fn bash_can_read_its_script() {
+    let status = std::process::Command::new("bash").arg("-n").arg(root().join("completions/kura.bash")).status();
+    assert!(status.expect("running bash").success());
+}
+
+#[test]
+fn completions_offer_the_words_a_setting_takes() {
+    for shell in Shell::ALL {
+        let script = script(shell);
+        assert!(script.contains("power") && script.contains("data-dir"), "{shell:?}");
+    }
+}
+
 /// The text with the part between the two markers replaced.
 fn with_section(text: &str, name: &str, table: &str) -> String {
     let (before, rest) = text.split_once(&format!("<!-- {name}:")).expect("the README has the marker");

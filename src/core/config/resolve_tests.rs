@@ -172,3 +172,17 @@ fn a_text_that_is_not_utf8_is_a_fault_of_its_setting() {
     given.variables = Variables::new([("HOME".into(), "/h".into()), ("KURA_DATA_DIR".into(), bad)]);
     assert_eq!(faults(&given), ["KURA_DATA_DIR: expected UTF-8, got \"/\u{fffd}\""]);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_value_and_no_file_panics(value in ".{0,40}", other in "[-0-9a-zA-Z.:/%, ]{0,24}", file in "\\PC{0,80}") {
+        for setting in SETTINGS {
+            let variable = setting.variable();
+            let _ = resolve(&inputs(&[(setting.key, &other)], &[(&variable, &value)], None));
+            let line = format!("{} = {other}\n{file}", setting.key);
+            let _ = resolve(&inputs(&[], &[(&variable, &value)], Some(&line)));
+        }
+    }
+}
