@@ -1,0 +1,184 @@
+//! The data dir as a place: who owns it, who holds it.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD};
+
+use crate::core::data_dir::layout::Layout;
+use crate::core::data_dir::lock::{DataDirLock, LockHolder, LockState};
+use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
+use crate::core::doctor::context::{Context, quoted};
+use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::staging::area::AreaKind;
+
+/// Files of the index whose owner is looked at: one run as the wrong user leaves a handful of them.
+const INDEX_FILES_MAX: usize = 4096;
+
+fn about(code: Code, title: &'static str, severity: Severity) -> About {
+    let (category, reach, limit) = (Category::DataDir, Reach::Offline, QUICK_LIMIT);
+    About { code, category, title, reach, severity, fatal: false, needs: &[Code::DataDirMissing], limit }
+}
+
+/// Whether the server may write everything it must write.
+#[derive(Debug)]
+pub struct DataDirOwner;
+
+impl Check for DataDirOwner {
+    fn about(&self) -> About {
+        about(Code::DataDirOwner, "the server's user can write the data dir", Severity::Fail)
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let layout = context.layout()?;
+        let root = std::fs::metadata(layout.data_dir())
+            .map_err(|error| CheckError(format!("failed to look at {}: {error}", layout.data_dir().display())))?;
+        let user = expected_user(context, &root);
+        let mut barred = Vec::new();
+        for path in places(layout) {
+            if let Some(reason) = why_barred(&path, &root, user)? {
+                barred.push(format!("{}: {reason}", path.display()));
+            }
+        }
+        let mode = format!("{:04o}", root.mode() & 0o7777);
+        if barred.is_empty() {
+            return Ok(Outcome::ok(format!("uid {user} can write the data dir (owner {}, mode {mode})", root.uid())));
+        }
+        Ok(Outcome::fail(format!("uid {user} cannot write parts of the data dir"))
+            .evidence(owner_evidence(user, &root, &mode, &barred))
+            .effect("kura serve fails at the first of these files it has to write")
+            .remedy(owner_remedy(layout, user, &root)))
+    }
+}
+
+fn owner_evidence(user: u32, root: &Metadata, mode: &str, barred: &[String]) -> Evidence {
+    Evidence::new()
+        .value("expected_uid", user)
+        .value("owner_uid", root.uid())
+        .value("owner_gid", root.gid())
+        .value("mode", mode)
+        .fact(format!("the data dir belongs to {}:{}, mode {mode}", root.uid(), root.gid()))
+        .list("paths", barred, barred.len() as u64)
+}
+
+fn owner_remedy(layout: &Layout, user: u32, root: &Metadata) -> Remedy {
+    let folder = quoted(&layout.data_dir().to_string_lossy());
+    let text = "or set the pod's fsGroup and runAsUser to the owner; run kura's commands as the server's user";
+    Remedy::text(text).change(format!("chown -R {user}:{} {folder}", root.gid()))
+}
+
+/// The user that has to be able to write: who asks, or for root the process that holds the data dir, or its owner.
+fn expected_user(context: &Context, root: &Metadata) -> u32 {
+    let asking = rustix::process::geteuid();
+    if !asking.is_root() {
+        return asking.as_raw();
+    }
+    let holder = context.layout.as_ref().and_then(|layout| match DataDirLock::probe(layout) {
+        Ok(LockState::Held(holder)) => user_of(&holder),
+        _ => None,
+    });
+    holder.unwrap_or_else(|| root.uid())
+}
+
+/// The user of a process on this host.
+fn user_of(holder: &LockHolder) -> Option<u32> {
+    let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if holder.host.as_ref().is_some_and(|host| *host != here) {
+        return None;
+    }
+    std::fs::metadata(format!("/proc/{}", holder.pid?)).ok().map(|process| process.uid())
+}
+
+/// What the server writes, as far as it exists; bounded.
+fn places(layout: &Layout) -> Vec<PathBuf> {
+    let mut places = vec![
+        layout.data_dir().to_owned(),
+        layout.identity(),
+        layout.lock(),
+        layout.run_record(),
+        layout.index(),
+        layout.bodies(),
+        layout.tombstones_log(),
+        layout.quarantine(),
+        layout.ballast(),
+        layout.tmp_dir().to_owned(),
+    ];
+    places.extend(AreaKind::ALL.map(|area| layout.tmp_dir().join(area.name())));
+    let index = std::fs::read_dir(layout.index()).into_iter().flatten().flatten();
+    places.extend(index.take(INDEX_FILES_MAX).map(|entry| entry.path()));
+    places
+}
+
+/// Why this user cannot write a path; a path that does not exist bars nobody.
+fn why_barred(path: &Path, root: &Metadata, user: u32) -> Result<Option<String>, CheckError> {
+    let found = match std::fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(Some("a folder above it is closed".to_owned()));
+        }
+        Err(error) => return Err(CheckError(format!("failed to look at {}: {error}", path.display()))),
+    };
+    let may_write = if user == rustix::process::geteuid().as_raw() {
+        asked_kernel(path, found.is_dir())
+    } else {
+        by_mode(&found, root, user)
+    };
+    let owner = format!("belongs to {}:{}, mode {:04o}", found.uid(), found.gid(), found.mode() & 0o7777);
+    Ok((!may_write).then_some(owner))
+}
+
+/// The kernel's word, access lists included. A read-only volume is another finding.
+fn asked_kernel(path: &Path, is_folder: bool) -> bool {
+    let wanted = Access::READ_OK | Access::WRITE_OK | if is_folder { Access::EXEC_OK } else { Access::empty() };
+    let answer = rustix::fs::accessat(CWD, path, wanted, AtFlags::EACCESS);
+    !matches!(answer, Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM))
+}
+
+/// For another user only owner and mode are known: his own file, one of the data dir's group, or everyone's.
+fn by_mode(found: &Metadata, root: &Metadata, user: u32) -> bool {
+    let needed = if found.is_dir() { 0o7 } else { 0o6 };
+    let allows = |shift: u32| (found.mode() >> shift) & needed == needed;
+    match (found.uid() == user, found.gid() == root.gid()) {
+        _ if user == 0 => true,
+        (true, _) => allows(6),
+        (false, true) => allows(3) || allows(0),
+        (false, false) => allows(0),
+    }
+}
+
+/// Who holds the data dir.
+#[derive(Debug)]
+pub struct DataDirLocked;
+
+impl Check for DataDirLocked {
+    fn about(&self) -> About {
+        about(Code::DataDirLocked, "who holds the data dir", Severity::Info)
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let state = DataDirLock::probe(context.layout()?);
+        match state.map_err(|error| CheckError::from_error("look at the lock", &error))? {
+            LockState::Free => Ok(Outcome::ok("no process holds the data dir")),
+            LockState::Held(holder) => Ok(Outcome::info("a process holds the data dir")
+                .evidence(holder_evidence(&holder))
+                .effect("commands that write exit 11 until it ends")
+                .remedy(Remedy::text("asks the process").look(context.command("doctor", &["--online"])))),
+        }
+    }
+}
+
+fn holder_evidence(holder: &LockHolder) -> Evidence {
+    Evidence::new()
+        .value("pid", holder.pid)
+        .value("host", holder.host.clone())
+        .value("since_ms", holder.since_ms)
+        .value("version", holder.version.clone())
+        .fact(holder.to_string())
+}
+
+#[cfg(test)]
+#[path = "data_dir_tests.rs"]
+mod tests;

@@ -1,0 +1,13 @@
+//! The checks, one file per category, and the order in which they run.
+
+pub mod config;
+pub mod data_dir;
+pub mod index;
+pub mod node;
+pub mod peers;
+pub mod staging;
+pub mod volume;
+
+mod registry;
+
+pub use registry::ALL;

@@ -1,0 +1,103 @@
+//! The running process, as it describes itself.
+
+use crate::core::base::units::DurationArg;
+use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
+use crate::core::doctor::context::Context;
+use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::doctor::live::{ControlStatus, PeerStatus};
+
+/// Whether the node takes traffic.
+#[derive(Debug)]
+pub struct NotReady;
+
+impl Check for NotReady {
+    fn about(&self) -> About {
+        About {
+            code: Code::NotReady,
+            category: Category::Node,
+            title: "the running node takes traffic",
+            reach: Reach::Live,
+            severity: Severity::Fail,
+            fatal: false,
+            needs: &[],
+            limit: QUICK_LIMIT,
+        }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let status = context.live()?;
+        let state = word(&status.readiness.readiness, &status.readiness.state);
+        if status.readiness.ready {
+            return Ok(Outcome::ok(format!("the node is ready ({state})")).evidence(evidence(status)));
+        }
+        if status.readiness.state == "draining" {
+            return Ok(Outcome::warn("the node is draining")
+                .evidence(evidence(status).fact(format!("{} requests in flight", status.inflight_requests)))
+                .effect("new uploads are refused; the process ends when the last request has")
+                .remedy(Remedy::text("start a new process once this one has ended; draining is final")));
+        }
+        Ok(Outcome::fail(format!("the node is not ready ({state})"))
+            .evidence(evidence(status))
+            .effect("/ready answers 503, so no traffic is sent here")
+            .remedy(remedy(status)))
+    }
+}
+
+fn word<'a>(first: &'a str, second: &'a str) -> &'a str {
+    if first.is_empty() { second } else { first }
+}
+
+fn evidence(status: &ControlStatus) -> Evidence {
+    let readiness = &status.readiness;
+    let waiting: Vec<&PeerStatus> = readiness.peers.iter().filter(|peer| !peer.bootstrapped).collect();
+    let peers: Vec<String> = waiting.iter().map(|peer| peer_line(peer, status.now_ms)).collect();
+    let mut evidence = Evidence::new()
+        .value("state", readiness.state.clone())
+        .value("readiness", readiness.readiness.clone())
+        .value("reasons", readiness.reasons.clone())
+        .value("store_open", status.store.is_some());
+    if !readiness.reasons.is_empty() {
+        evidence = evidence.fact(format!("closed: {}", readiness.reasons.join(", ")));
+    }
+    if let Some(step) = status.startup.iter().rev().find(|step| step.state != "done") {
+        let error = step.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+        evidence = evidence
+            .value("step", step.name.clone())
+            .value("step_state", step.state.clone())
+            .value("step_started_at_ms", step.started_at_ms)
+            .fact(format!("start-up step {} {}{error}", step.name, step.state));
+    }
+    if peers.is_empty() { evidence } else { evidence.list("peers", &peers, waiting.len() as u64) }
+}
+
+/// One peer: done of total, rate, last advance, last error. What tells slow from stuck.
+fn peer_line(peer: &PeerStatus, now_ms: u64) -> String {
+    let total = peer.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
+    let mut line = format!("{} {}: {} of {total} rows, {}/s", peer.url, peer.phase, peer.done, peer.rate);
+    if let Some(last) = peer.last_advance_ms {
+        let ago = DurationArg(std::time::Duration::from_secs(now_ms.saturating_sub(last) / 1000));
+        line.push_str(&format!(", last moved {ago} ago"));
+    }
+    if let Some(error) = &peer.last_error {
+        line.push_str(&format!(", last error: {error}"));
+    }
+    line
+}
+
+/// Follows the first gate that is closed.
+fn remedy(status: &ControlStatus) -> Remedy {
+    if let Some(step) = status.startup.iter().find(|step| step.state == "failed") {
+        return Remedy::text(format!("start-up failed at {}; its error says why, the log says more", step.name));
+    }
+    if status.store.is_none() {
+        return Remedy::text("the store is still being opened; if the step does not change, look at the disk");
+    }
+    if status.readiness.peers.iter().any(|peer| peer.last_error.is_some()) {
+        return Remedy::text("run the doctor on the peer that the error names; the node retries by itself");
+    }
+    Remedy::text("wait while the rows go up; a peer that stands still for 2 minutes is excused by itself")
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

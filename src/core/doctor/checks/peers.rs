@@ -1,0 +1,249 @@
+//! The other nodes: each is asked for its status once, and the answers are kept for all checks of this category.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::core::base::limits::PEER_CONNECT_TIMEOUT;
+use crate::core::config::Config;
+use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
+use crate::core::doctor::context::Context;
+use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::mesh::transport::{PeerRequest, PeerTransport, TransportError, TransportPhase};
+
+/// How long a peer may take for its status. It answers from memory; a peer that needs longer is in trouble.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the resolver may take.
+const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Above all the timeouts of one exchange, so that the check tells which peer it was.
+const CHECK_LIMIT: Duration = Duration::from_secs(40);
+/// Peers asked; a mesh is tens of nodes.
+const PEERS_MAX: usize = 512;
+/// Peers asked at the same time.
+const PEERS_AT_ONCE: usize = 32;
+/// A status is below a kilobyte.
+const STATUS_BYTES_MAX: usize = 1 << 20;
+/// Seed-era and kura nodes alike answer here.
+const STATUS_PATH: &str = "/_internal/status";
+
+/// What asking all peers brought.
+#[derive(Debug)]
+pub struct Probes {
+    /// One entry for each address that is not this node.
+    pub peers: Vec<Probe>,
+    /// Addresses that turned out to be this node.
+    pub own: u64,
+    /// The DNS name could not be resolved: name and error.
+    pub dns_error: Option<(String, String)>,
+}
+
+/// One peer's answer.
+#[derive(Debug)]
+pub struct Probe {
+    /// Its base URL.
+    pub url: String,
+    /// How long the exchange took.
+    pub ms: u64,
+    /// What it said, or where it went wrong.
+    pub answer: Result<PeerAnswer, Trouble>,
+}
+
+/// What a peer says of itself.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct PeerAnswer {
+    /// Its name in the mesh.
+    pub node_url: String,
+    /// Its tenant.
+    pub tenant_id: String,
+}
+
+/// Where an exchange with a peer went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// dns, connect, tls, response, body, http.
+    pub phase: &'static str,
+    /// What went wrong.
+    pub message: String,
+}
+
+impl From<TransportError> for Trouble {
+    fn from(error: TransportError) -> Self {
+        let phase = match error.phase {
+            TransportPhase::Dns => "dns",
+            TransportPhase::Connect => "connect",
+            TransportPhase::Tls => "tls",
+            TransportPhase::Response => "response",
+            TransportPhase::Body => "body",
+        };
+        Self { phase, message: error.message }
+    }
+}
+
+/// Whether peers answer.
+#[derive(Debug)]
+pub struct PeerUnreachable;
+
+impl Check for PeerUnreachable {
+    fn about(&self) -> About {
+        About {
+            code: Code::PeerUnreachable,
+            category: Category::Peers,
+            title: "the peers answer",
+            reach: Reach::Network,
+            severity: Severity::Fail,
+            fatal: false,
+            needs: &[Code::ConfigInvalid],
+            limit: CHECK_LIMIT,
+        }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let config = context.config()?;
+        if config.peers.is_empty() && config.discovery_dns_name.is_none() {
+            return Ok(Outcome::skip("no peers are configured"));
+        }
+        let Some(transport) = &context.world.transport else {
+            return Ok(Outcome::skip("there is no way to peers"));
+        };
+        Ok(judged(context.peers.get_or_init(|| context.world.runtime.block_on(ask_all(config, transport)))))
+    }
+}
+
+fn judged(probes: &Probes) -> Outcome {
+    let silent: Vec<String> = probes.peers.iter().filter_map(silent_line).chain(dns_line(probes)).collect();
+    let answering = probes.peers.iter().filter(|probe| probe.answer.is_ok()).count();
+    let total = answering + silent.len();
+    let slowest = probes.peers.iter().map(|probe| probe.ms).max().unwrap_or(0);
+    let evidence = Evidence::new()
+        .value("peers", total)
+        .value("answering", answering)
+        .value("own_addresses", probes.own)
+        .value("slowest_ms", slowest);
+    if silent.is_empty() && total == 0 {
+        return Outcome::ok("every configured address is this node itself").evidence(evidence);
+    }
+    if silent.is_empty() {
+        return Outcome::ok(format!("{answering} of {total} peers answer, the slowest in {slowest} ms"))
+            .evidence(evidence);
+    }
+    let message = format!("{} of {total} peers do not answer", silent.len());
+    let (outcome, effect) = if answering == 0 {
+        (Outcome::fail(message), "this node gets nothing from the mesh and the mesh nothing from it")
+    } else {
+        (Outcome::warn(message), "what only they hold is missing here until they answer")
+    };
+    outcome.evidence(evidence.list("unreachable", &silent, silent.len() as u64)).effect(effect).remedy(remedy(probes))
+}
+
+fn silent_line(probe: &Probe) -> Option<String> {
+    let trouble = probe.answer.as_ref().err()?;
+    Some(format!("{}: {} failed after {} ms: {}", probe.url, trouble.phase, probe.ms, trouble.message))
+}
+
+fn dns_line(probes: &Probes) -> Option<String> {
+    probes.dns_error.as_ref().map(|(name, error)| format!("{name}: dns failed: {error}"))
+}
+
+fn remedy(probes: &Probes) -> Remedy {
+    let first = probes.peers.iter().find_map(|probe| Some((&probe.url, probe.answer.as_ref().err()?)));
+    match first {
+        Some((url, trouble)) => {
+            let text = match trouble.phase {
+                "dns" => "the name does not resolve: check the headless service and its selector",
+                "connect" => {
+                    "nothing takes the connection: is the peer up, is the port the internal one, does a \
+                              network policy stop it"
+                }
+                "http" => "something else answers there: the internal port is wanted, not the public one",
+                _ => "the peer took the connection and does not answer: run its own doctor",
+            };
+            Remedy::text(text).look(format!("curl -sv --max-time 10 {url}{STATUS_PATH}"))
+        }
+        None => Remedy::text("the discovery name does not resolve: check the headless service and its selector"),
+    }
+}
+
+async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>) -> Probes {
+    let (discovered, dns_error) = discover(config).await;
+    let own = base_url(&config.node_url);
+    let configured = config.peers.iter().map(|url| base_url(url));
+    let urls: BTreeSet<String> = configured.chain(discovered).filter(|url| *url != own).take(PEERS_MAX).collect();
+    let asked = futures_util::stream::iter(urls).map(|url| probe(transport, url));
+    let mut peers: Vec<Probe> = asked.buffer_unordered(PEERS_AT_ONCE).collect().await;
+    let before = peers.len();
+    peers.retain(|probe| !probe.answer.as_ref().is_ok_and(|answer| base_url(&answer.node_url) == own));
+    peers.sort_by(|one, two| one.url.cmp(&two.url));
+    Probes { own: (before - peers.len()) as u64, peers, dns_error }
+}
+
+fn base_url(url: &str) -> String {
+    url.trim().trim_end_matches('/').to_owned()
+}
+
+/// The addresses behind the discovery name, with scheme and port of this node's own URL.
+async fn discover(config: &Config) -> (Vec<String>, Option<(String, String)>) {
+    let Some(name) = &config.discovery_dns_name else { return (Vec::new(), None) };
+    let own = url::Url::parse(&config.node_url).ok();
+    let scheme = own.as_ref().map_or("http", |own| own.scheme()).to_owned();
+    let port = own.as_ref().and_then(url::Url::port_or_known_default).unwrap_or(config.internal_port);
+    let resolved = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name.as_str(), port))).await;
+    match resolved {
+        Ok(Ok(addresses)) => {
+            let urls = addresses.map(|address| match address.ip() {
+                IpAddr::V4(ip) => format!("{scheme}://{ip}:{port}"),
+                IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{port}"),
+            });
+            (urls.collect(), None)
+        }
+        Ok(Err(error)) => (Vec::new(), Some((name.clone(), error.to_string()))),
+        Err(_) => (Vec::new(), Some((name.clone(), format!("no answer within {} s", DNS_TIMEOUT.as_secs())))),
+    }
+}
+
+async fn probe(transport: &Arc<dyn PeerTransport>, url: String) -> Probe {
+    let started = Instant::now();
+    let limit = PEER_CONNECT_TIMEOUT + STATUS_TIMEOUT;
+    let answer = match tokio::time::timeout(limit, ask(transport, &url)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Trouble { phase: "response", message: format!("no answer within {} s", limit.as_secs()) }),
+    };
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Probe { url, ms, answer }
+}
+
+async fn ask(transport: &Arc<dyn PeerTransport>, url: &str) -> Result<PeerAnswer, Trouble> {
+    let request = PeerRequest {
+        method: Method::GET,
+        peer: url.to_owned(),
+        path_and_query: STATUS_PATH.to_owned(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        head_timeout: STATUS_TIMEOUT,
+    };
+    let mut response = transport.send(request).await?;
+    if response.status != StatusCode::OK {
+        return Err(Trouble { phase: "http", message: format!("{STATUS_PATH} answered {}", response.status) });
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.body.next().await {
+        body.extend_from_slice(&chunk?);
+        if body.len() > STATUS_BYTES_MAX {
+            return Err(Trouble { phase: "http", message: "the status is far too long".to_owned() });
+        }
+    }
+    let decoded: Result<PeerAnswer, _> = serde_json::from_slice(&body);
+    decoded
+        .ok()
+        .filter(|answer| !answer.node_url.is_empty())
+        .ok_or_else(|| Trouble { phase: "http", message: format!("{STATUS_PATH} is not the status of a node") })
+}
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;

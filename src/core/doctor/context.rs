@@ -1,0 +1,233 @@
+//! What the checks of one run share: settings, names on disk, the vantage, and looks that more than one check needs.
+//!
+//! How it works: looks that cost something (the read-only index, the staging inventory, the peers) are made once, by
+//! the first check that asks, and kept with their errors.
+//!
+//! Invariant: making a context and everything it hands out changes nothing on disk.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::check::CheckError;
+use super::live::{self, ControlStatus};
+use crate::core::base::clock::Clock;
+use crate::core::base::disk::{Disk, VolumeSpace};
+use crate::core::config::Config;
+use crate::core::data_dir::layout::Layout;
+use crate::core::data_dir::lock::{DataDirLock, LockState};
+use crate::core::mesh::transport::PeerTransport;
+
+/// What the settings came to.
+#[derive(Debug, Clone)]
+pub enum Settings {
+    /// They make sense.
+    Resolved(Arc<Config>),
+    /// They do not; the paths are given if at least those are known.
+    Invalid {
+        /// Each fault, naming the variable, flag or file and line.
+        problems: Vec<String>,
+        /// The data dir.
+        data_dir: Option<PathBuf>,
+        /// The tmp dir.
+        tmp_dir: Option<PathBuf>,
+    },
+}
+
+/// Whom to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The running node if one answers, and the peers.
+    #[default]
+    Auto,
+    /// Files only: neither a running node nor peers.
+    Offline,
+    /// A running node must answer; that none does is an error of each live check.
+    Online,
+}
+
+/// How many bodies are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// None.
+    None,
+    /// A bounded sample.
+    #[default]
+    Sample,
+    /// Each one.
+    All,
+}
+
+/// What was asked of the doctor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// Whom to ask.
+    pub mode: Mode,
+    /// How many bodies to read.
+    pub verify: Verify,
+}
+
+/// The outside world.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The volume; only its space is asked for.
+    pub disk: Arc<dyn Disk>,
+    /// The way to peers; without one network checks are skipped.
+    pub transport: Option<Arc<dyn PeerTransport>>,
+    /// Where exchanges with peers run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// From where this run looks.
+#[derive(Debug, Clone)]
+pub enum Vantage {
+    /// A running node answered.
+    Live(Box<ControlStatus>),
+    /// Files only, and why.
+    Offline(String),
+}
+
+impl Vantage {
+    /// The name in JSON and in the header.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Live(_) => "live",
+            Self::Offline(_) => "offline",
+        }
+    }
+
+    /// Why this vantage, for people.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Live(status) => format!("answered by pid {}", status.pid),
+            Self::Offline(reason) => reason.clone(),
+        }
+    }
+}
+
+/// What the checks of one run share.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// The names on disk, if the data dir is known.
+    pub layout: Option<Layout>,
+    /// What was asked.
+    pub asked: Asked,
+    /// From where this run looks.
+    pub vantage: Vantage,
+    /// The outside world.
+    pub world: World,
+    pub(super) peers: OnceLock<super::checks::peers::Probes>,
+}
+
+impl Context {
+    /// Looks whether a running node answers; blocks for at most [`live::ANSWER_TIMEOUT`] for each step of that.
+    pub fn new(settings: Settings, asked: Asked, world: World) -> Self {
+        let layout = layout_of(&settings);
+        let vantage = find_vantage(layout.as_ref(), asked.mode);
+        Self { settings, layout, asked, vantage, world, peers: OnceLock::new() }
+    }
+
+    /// The settings, for checks that need them.
+    pub fn config(&self) -> Result<&Arc<Config>, CheckError> {
+        match &self.settings {
+            Settings::Resolved(config) => Ok(config),
+            Settings::Invalid { .. } => Err(CheckError("the settings do not resolve (CONFIG_INVALID)".to_owned())),
+        }
+    }
+
+    /// The names on disk.
+    pub fn layout(&self) -> Result<&Layout, CheckError> {
+        self.layout.as_ref().ok_or_else(|| CheckError("the settings do not name a data dir".to_owned()))
+    }
+
+    /// The answer of the running node, for live checks.
+    pub fn live(&self) -> Result<&ControlStatus, CheckError> {
+        match &self.vantage {
+            Vantage::Live(status) => Ok(status),
+            Vantage::Offline(reason) => Err(CheckError(format!("no running node answers: {reason}"))),
+        }
+    }
+
+    /// Space on the data dir's volume.
+    pub fn space(&self) -> Result<VolumeSpace, CheckError> {
+        let path = self.layout()?.data_dir();
+        let asked = self.world.disk.space(path);
+        asked.map_err(|error| CheckError(format!("failed to ask for the space of {}: {error}", path.display())))
+    }
+
+    /// What of the free space the server can use: only root may use a filesystem's reserved blocks, and who asks may be
+    /// root while the server is not.
+    pub fn usable_bytes(&self, space: &VolumeSpace) -> u64 {
+        let root_owned = || {
+            let found = self.layout.as_ref().and_then(|layout| std::fs::metadata(layout.data_dir()).ok());
+            found.is_some_and(|found| found.uid() == 0)
+        };
+        if rustix::process::geteuid().is_root() && root_owned() { space.free_bytes } else { space.available_bytes }
+    }
+
+    /// A command of this binary on this data dir, ready to be pasted into a shell.
+    pub fn command(&self, verb: &str, arguments: &[&str]) -> String {
+        let mut words = vec!["kura".to_owned(), verb.to_owned()];
+        if let Some(layout) = &self.layout {
+            words.extend(["--data-dir".to_owned(), quoted(&layout.data_dir().to_string_lossy())]);
+            if layout.tmp_dir() != layout.data_dir().join("tmp") {
+                words.extend(["--tmp-dir".to_owned(), quoted(&layout.tmp_dir().to_string_lossy())]);
+            }
+        }
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        words.join(" ")
+    }
+}
+
+fn layout_of(settings: &Settings) -> Option<Layout> {
+    match settings {
+        Settings::Resolved(config) => Some(Layout::new(&config.data_dir, &config.tmp_dir)),
+        Settings::Invalid { data_dir: Some(data_dir), tmp_dir: Some(tmp_dir), .. } => {
+            Some(Layout::new(data_dir, tmp_dir))
+        }
+        Settings::Invalid { data_dir: Some(data_dir), .. } => Some(Layout::with_default_tmp(data_dir)),
+        Settings::Invalid { data_dir: None, .. } => None,
+    }
+}
+
+fn find_vantage(layout: Option<&Layout>, mode: Mode) -> Vantage {
+    let Some(layout) = layout else { return Vantage::Offline("the settings do not name a data dir".to_owned()) };
+    if mode == Mode::Offline {
+        return Vantage::Offline("as asked by --offline".to_owned());
+    }
+    match live::ask(&layout.control_socket()) {
+        Ok(status) => Vantage::Live(Box::new(status)),
+        Err(silence) => Vantage::Offline(match DataDirLock::probe(layout) {
+            Ok(LockState::Held(_)) => format!("held by a process that does not answer: {silence}"),
+            Ok(LockState::Free) => "no server holds this data dir".to_owned(),
+            Err(_) => silence.to_string(),
+        }),
+    }
+}
+
+/// A word as a POSIX shell reads it back.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(quoted("/var/cache/kura"), "/var/cache/kura");
+        for word in ["/srv/build cache", "it's", "$HOME", "", "a;rm b", "ä"] {
+            let echoed = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(word))]).output();
+            assert_eq!(String::from_utf8(echoed.unwrap().stdout).unwrap(), word);
+        }
+    }
+}
