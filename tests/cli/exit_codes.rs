@@ -90,3 +90,39 @@ fn a_taken_port_exits_1_and_names_the_holder() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains(&port) && ended.stderr.contains(&std::process::id().to_string()), "{}", ended.stderr);
 }
+
+const FREE_PORTS: [&str; 5] = ["serve", "--port", "0", "--internal-port", "0"];
+
+#[test]
+fn a_node_that_is_told_to_stop_exits_0() {
+    for signal in ["TERM", "INT"] {
+        let kura = Kura::new();
+        let mut node = kura.start(&FREE_PORTS);
+        node.wait_for("store_opened");
+        assert_eq!(node.signal(signal).code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_node_exits_11_and_leaves_the_first_alone() {
+    let kura = Kura::new();
+    let mut first = kura.start(&FREE_PORTS);
+    first.wait_for("store_opened");
+    let second = kura.run(&FREE_PORTS);
+    assert_eq!(second.code, Some(11), "{}", second.stderr);
+    assert!(second.stderr.contains("failed to acquire writer lock"), "{}", second.stderr);
+    assert!(second.stderr.contains(&first.0.id().to_string()), "{}", second.stderr);
+    assert!(second.stderr.contains("hint: "), "{}", second.stderr);
+    assert_eq!(first.signal("TERM").code(), Some(0));
+}
+
+#[test]
+fn a_data_dir_of_another_tenant_exits_14() {
+    let kura = Kura::new();
+    let mut node = kura.start(&FREE_PORTS);
+    node.wait_for("store_opened");
+    assert_eq!(node.signal("TERM").code(), Some(0));
+    let ended = serve(&kura, &["--tenant-id", "other"]);
+    assert_eq!(ended.code, Some(14), "{}", ended.stderr);
+    assert!(ended.stderr.contains("other") && ended.stderr.contains("default"), "{}", ended.stderr);
+}

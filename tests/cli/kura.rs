@@ -13,6 +13,24 @@ pub struct Kura {
 #[derive(Debug)]
 pub struct Running(pub std::process::Child);
 
+impl Running {
+    /// Reads stderr until a line contains the words.
+    pub fn wait_for(&mut self, words: &str) {
+        let stderr = self.0.stderr.as_mut().expect("stderr is piped");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::with_capacity(1, stderr));
+        let found = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(words)));
+        found.unwrap_or_else(|| panic!("stderr ended without {words:?}")).expect("reading stderr");
+    }
+
+    /// Sends a signal by its name and waits for the end.
+    pub fn signal(&mut self, name: &str) -> std::process::ExitStatus {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("running kill");
+        assert!(sent.success());
+        self.0.wait().expect("waiting for the end")
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
