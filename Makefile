@@ -14,10 +14,11 @@ build: tools ## Build the optimised binary into bin/kura.
 	@cp -f "$${CARGO_TARGET_DIR:-target}/release/kura" bin/kura.partial && mv -f bin/kura.partial bin/kura
 
 test: tools ## Install the tools the tests run against, and pass the whole suite.
-	scripts/install-test-tools.sh
+	scripts/install-test-tools.sh || echo "not all tools could be installed: their tests will fail" >&2
 	$(CARGO) test --no-fail-fast $(ARGS)
 
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
+	$(CARGO) build --release --example holdings
 	scripts/demo.sh
 
 lint: tools ## What a change has to pass besides the tests.

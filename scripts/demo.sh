@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 kura=$(realpath "${KURA_BINARY:-bin/kura}")
+holdings=$(realpath "${CARGO_TARGET_DIR:-target}/release/examples/holdings")
 command -v curl >/dev/null || scripts/install-packages.sh curl
 folder=$(mktemp -d -t kura-demo-XXXXXX)
 nodes="a b c"
@@ -71,9 +72,7 @@ put() { curl -sf -o /dev/null -X "${4:-PUT}" --data-binary "@$3" "$(url "$1" "$2
 staged() { find "$folder/$1/tmp/uploads" "$folder/$1/tmp/parts" "$folder/$1/tmp/bootstrap" -mindepth 1 2>/dev/null | wc -l; }
 
 # Everything a node holds, one line of id, version and digest per artifact of every producer.
-holdings() {
-  HOLDINGS
-}
+holdings() { "$holdings" "http://127.0.0.1:${internal[$1]}" || fail "reading the log of node $1"; }
 
 wait_equal() {
   local deadline=$((SECONDS + 30)) counts

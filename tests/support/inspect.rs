@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use super::holdings::holdings;
 use super::node::Node;
 
 /// The areas of the tmp dir.
@@ -91,7 +92,12 @@ pub fn listing(node: &Node) -> BTreeSet<String> {
     lines
 }
 
-/// What a node holds: `id version digest` of every artifact of every producer, read from its change log.
-pub fn artifacts(_node: &Node) -> BTreeSet<String> {
-    todo!()
+/// What a node holds: `id version digest` of every artifact of every producer.
+pub fn artifacts(node: &Node) -> Result<BTreeSet<String>, String> {
+    let get = |path: &str| {
+        let reply = node.internal().get(path)?;
+        anyhow::ensure!(reply.status == 200, "{path}: {} {}", reply.status, reply.text()?);
+        Ok(reply.bytes()?)
+    };
+    holdings(get).map_err(|error| format!("the log of {}: {error:#}", node.name))
 }

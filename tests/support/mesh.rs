@@ -60,7 +60,7 @@ impl Mesh {
     /// Waits until every node holds the same artifacts in the same versions, and returns how many there are.
     pub fn wait_equal(&self, limit: Duration) -> usize {
         eventually("equal artifacts on all nodes", limit, || {
-            let sets: Vec<_> = self.nodes.iter().map(inspect::artifacts).collect();
+            let sets = self.nodes.iter().map(inspect::artifacts).collect::<Result<Vec<_>, _>>()?;
             let counts: Vec<usize> = sets.iter().map(|set| set.len()).collect();
             let differing: Vec<String> = sets
                 .iter()

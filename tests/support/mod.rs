@@ -6,6 +6,7 @@
 //! goes wrong panics with what was awaited, and a node that is dropped by a panic prints the end of its log.
 
 pub mod bodies;
+pub mod holdings;
 pub mod http;
 pub mod inspect;
 pub mod mesh;
