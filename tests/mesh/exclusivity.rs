@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 
+use rustix::process::Signal;
+
 use crate::support::inspect::listing;
 use crate::support::mesh::Mesh;
 use crate::support::traffic::Artifact;
@@ -14,10 +16,12 @@ fn a_second_serve_exits_11_and_an_upload_in_flight_goes_on() {
     let body = Artifact::new(0, 3_000_000).body().into_vec();
     let mut upload =
         node.client().begin_upload("PUT", "/v1/cache/77", body.len() as u64, &body[..1_000_000]).expect("half");
-    // The run record's heartbeat is the one thing that may change by itself, so the two looks are close together.
+    // The first process stands still meanwhile, so that whatever changes is the second one's doing.
+    node.signal(Signal::STOP);
     let before = listing(node);
     let second = node.run(&["serve"]);
     let after = listing(node);
+    node.signal(Signal::CONT);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
 
     assert_eq!(second.status.code(), Some(11), "{said}");

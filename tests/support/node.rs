@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::http::Client;
 use super::ports::free_port;
 use super::wait::eventually;
@@ -162,10 +164,14 @@ impl Node {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("a running node");
-        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalling the process");
-        child.wait().expect("waiting for the process")
+        self.signal(Signal::TERM);
+        self.child.take().expect("a running node").wait().expect("waiting for the process")
+    }
+
+    /// Sends a signal to the running process.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("signalling the process");
     }
 
     /// The node's log so far.
