@@ -96,8 +96,10 @@ pub fn listing(node: &Node) -> BTreeSet<String> {
 pub fn artifacts(node: &Node) -> Result<BTreeSet<String>, String> {
     let get = |path: &str| {
         let reply = node.internal().get(path)?;
-        anyhow::ensure!(reply.status == 200, "{path}: {} {}", reply.status, reply.text()?);
-        Ok(reply.bytes()?)
+        let status = reply.status;
+        let body = reply.bytes()?;
+        anyhow::ensure!(status == 200, "{path}: {status} {}", String::from_utf8_lossy(&body));
+        Ok(body)
     };
     holdings(get).map_err(|error| format!("the log of {}: {error:#}", node.name))
 }
