@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -32,6 +33,9 @@ use crate::core::store::committer::{CommitOutcome, Operation, Put, PutMode, PutO
 
 /// The content type of a body that came without one.
 pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// A client that has its answer and sends nothing for this long is not going to: its connection closes.
+const DISCARD_IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// What came of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +263,7 @@ pub fn discard(node: &Arc<NodeContext>, headers: &HeaderMap, mut body: Body, dis
     tokio::spawn(async move {
         let throw_away = async {
             let mut left = discard_max;
-            while let Ok(Some(chunk)) = next_chunk(&mut body).await {
+            while let Ok(Ok(Some(chunk))) = tokio::time::timeout(DISCARD_IDLE_MAX, next_chunk(&mut body)).await {
                 left = left.saturating_sub(chunk.len() as u64);
                 if left == 0 {
                     break;
