@@ -64,6 +64,11 @@ impl Printer {
         }
     }
 
+    /// Where bars are drawn: stderr if somebody watches, else nowhere.
+    pub fn draw_target(&self) -> indicatif::ProgressDrawTarget {
+        if self.interactive { indicatif::ProgressDrawTarget::stderr() } else { indicatif::ProgressDrawTarget::hidden() }
+    }
+
     /// Writes the answer. A closed pipe is a normal end.
     pub fn answer(&mut self, text: &str) -> std::io::Result<()> {
         match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
@@ -91,4 +96,70 @@ fn terminal_columns() -> Option<usize> {
         .or_else(|_| rustix::termios::tcgetwinsize(std::io::stderr()))
         .ok()?;
     (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct ClosedPipe;
+
+    impl Write for ClosedPipe {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn answers_go_to_stdout_and_talk_to_stderr_unless_quiet() {
+        let (out, err) = (Sink::default(), Sink::default());
+        let mut printer = Printer::new(Box::new(out.clone()), Box::new(err.clone()));
+        printer.answer("42\n").unwrap();
+        printer.talk("working");
+        printer.quiet = true;
+        printer.talk("not said");
+        assert_eq!(
+            (out.0.lock().unwrap().as_slice(), err.0.lock().unwrap().as_slice()),
+            (&b"42\n"[..], &b"working\n"[..])
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_normal_end() {
+        let mut printer = Printer::new(Box::new(ClosedPipe), Box::new(std::io::sink()));
+        assert!(printer.answer("nobody reads this").is_ok());
+    }
+
+    #[test]
+    fn the_width_is_what_the_environment_says_and_prose_stays_narrow() {
+        let at = |columns: &str| Variables::from_pairs([("COLUMNS", columns)]);
+        assert_eq!(columns(&at("72")), 72);
+        let printer = Printer::of_this_process(&GlobalArgs::default(), &at("300"));
+        assert_eq!(printer.width, PROSE_COLUMNS_MAX);
+    }
+
+    #[test]
+    fn bars_are_drawn_only_for_somebody_who_watches() {
+        let printer = Printer::new(Box::new(std::io::sink()), Box::new(std::io::sink()));
+        assert!(printer.draw_target().is_hidden());
+    }
 }

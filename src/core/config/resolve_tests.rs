@@ -132,6 +132,12 @@ fn an_open_node_with_peers_must_say_how_to_reach_it() {
 }
 
 #[test]
+fn a_node_on_another_loopback_address_says_that_one() {
+    let six = resolve(&inputs(&[("bind", "::1"), ("internal_port", "7001")], &[], None)).unwrap();
+    assert_eq!(six.config.node_url, "http://[::1]:7001");
+}
+
+#[test]
 fn staging_has_a_folder_of_its_own() {
     let same = inputs(&[("data_dir", "/d"), ("tmp_dir", "/d/")], &[], None);
     assert_eq!(faults(&same), ["--data-dir /d and --tmp-dir /d/: staging needs a folder of its own"]);

@@ -1,6 +1,7 @@
 //! The one list of settings: what flags, variables, file keys and the README's table are made from.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::machine::Machine;
@@ -296,9 +297,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Url,
         group: Group::Node,
         help: "Under which peers reach this node; its identity in the mesh",
-        preset: Preset::Derived("`http://127.0.0.1:<internal port>`", |given| {
-            Ok(format!("http://127.0.0.1:{}", given.draft.config.internal_port))
-        }),
+        preset: Preset::Derived("`http://127.0.0.1:<internal port>`", default_node_url),
         set: |draft, text| put(&mut draft.config.node_url, values::base_url(text)),
     },
     Setting {
@@ -388,6 +387,13 @@ fn default_data_dir(given: &Given<'_>) -> Result<String, &'static str> {
     let absolute = |name: &str| given.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     state.map(|state| text_of(&state.join("kura"))).ok_or("neither XDG_STATE_HOME nor HOME is set")
+}
+
+/// On this machine only; a node bound to another loopback address says that one.
+fn default_node_url(given: &Given<'_>) -> Result<String, &'static str> {
+    let bind = given.draft.config.bind;
+    let address = if bind.is_loopback() { bind } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    Ok(format!("http://{}", SocketAddr::new(address, given.draft.config.internal_port)))
 }
 
 fn text_of(path: &Path) -> String {
