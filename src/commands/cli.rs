@@ -12,6 +12,7 @@ use clap::{
 };
 
 use super::completions::CompletionsArgs;
+use super::reclaim_staging::ReclaimStagingArgs;
 use super::serve::ServeArgs;
 use crate::core::config::{Group, Kind, SETTINGS, Setting, Variables};
 
@@ -37,6 +38,8 @@ const AFTER_HELP: &str = "Every setting is a flag, a KURA_* variable and a key o
 pub enum Command {
     /// Serve artifacts to build tools and keep peers in sync
     Serve(ServeArgs),
+    /// Free what was never committed; never touches data
+    ReclaimStaging(ReclaimStagingArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -46,7 +49,7 @@ impl Command {
     pub fn is_server(&self) -> bool {
         match self {
             Self::Serve(_) => true,
-            Self::Completions(_) => false,
+            Self::ReclaimStaging(_) | Self::Completions(_) => false,
         }
     }
 }

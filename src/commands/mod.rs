@@ -10,6 +10,7 @@ pub mod entry;
 pub mod exit;
 pub mod fatal;
 pub mod printer;
+pub mod reclaim_staging;
 pub mod render;
 pub mod serve;
 pub mod usage;

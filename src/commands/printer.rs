@@ -83,6 +83,11 @@ impl Printer {
             let _ = writeln!(self.err, "{line}");
         }
     }
+
+    /// Writes a question, without ending the line; it is asked even when talk is not wanted.
+    pub fn ask(&mut self, question: &str) {
+        let _ = self.err.write_all(question.as_bytes()).and_then(|()| self.err.flush());
+    }
 }
 
 /// `COLUMNS` if it says a number, else the width of the terminal on stdout or stderr.

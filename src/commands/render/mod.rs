@@ -1,4 +1,6 @@
 //! How results look: tables, JSON and progress.
 
+pub mod reclaim;
+pub mod reclaim_bar;
 pub mod table;
 pub mod words;

@@ -300,8 +300,8 @@ pub enum Shortfall {
     LinkedElsewhere,
     /// A running server writes at the same time.
     ServerIsWriting,
-    /// Another process holds removed files open, or a snapshot holds their blocks.
-    HeldOpen,
+    /// Another process writes to the volume or holds removed files open, or a snapshot holds their blocks.
+    HeldOrRefilled,
 }
 
 /// What a reclaim came to.
@@ -468,7 +468,7 @@ impl Run<'_> {
         self.outcome.shortfall = Some(match self.policy.ownership {
             _ if linked_elsewhere > 0 => Shortfall::LinkedElsewhere,
             Ownership::ByLock => Shortfall::ServerIsWriting,
-            Ownership::Nobody => Shortfall::HeldOpen,
+            Ownership::Nobody => Shortfall::HeldOrRefilled,
         });
     }
 

@@ -429,6 +429,6 @@ fn progress_is_told_and_a_shortfall_is_explained() {
     let outcome = apply(&policy, plan(&policy, &tree), &tree, &mut progress).unwrap();
     let amount = |files, bytes| Amount { files, bytes };
     assert_eq!(progress.0, [amount(2, 8 << 20), amount(1, 4 << 20), amount(2, 8 << 20)]);
-    assert_eq!(outcome.shortfall, Some(Shortfall::HeldOpen));
+    assert_eq!(outcome.shortfall, Some(Shortfall::HeldOrRefilled));
     drop(held);
 }
