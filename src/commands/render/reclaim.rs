@@ -163,12 +163,7 @@ fn areas(report: &Report, width: usize) -> String {
             true => (area.planned_files, area.planned_bytes),
             false => (area.removed_files, area.removed_bytes),
         };
-        table.row([
-            area.kind.name().to_owned(),
-            files.to_string(),
-            ByteSize(bytes).to_string(),
-            in_use(area),
-        ]);
+        table.row([area.kind.name().to_owned(), files.to_string(), ByteSize(bytes).to_string(), in_use(area)]);
     }
     table.render()
 }
@@ -218,6 +213,8 @@ fn explain(shortfall: Shortfall) -> &'static str {
     match shortfall {
         Shortfall::LinkedElsewhere => "some of the files have another name outside the areas",
         Shortfall::ServerIsWriting => "the running server writes at the same time",
-        Shortfall::HeldOrRefilled => "other processes write to it or hold the files open, or a snapshot holds their blocks",
+        Shortfall::HeldOrRefilled => {
+            "other processes write to it or hold the files open, or a snapshot holds their blocks"
+        }
     }
 }
