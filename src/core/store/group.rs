@@ -84,14 +84,16 @@ impl Pending {
     fn is_put(&self) -> bool {
         matches!(self.work, Work::Change(Operation::Put(_)))
     }
+}
 
-    fn answer(self, outcome: Result<Outcome, StoreError>) {
-        // Nobody may be waiting any more; the change stands all the same.
-        match (self.answer, outcome) {
-            (Answer::Change(sender), Ok(Outcome::Change(outcome))) => drop(sender.send(Ok(outcome))),
-            (Answer::Change(sender), Err(error)) => drop(sender.send(Err(error))),
-            (Answer::Purge(sender), Ok(Outcome::Purged(next))) => drop(sender.send(Ok(next))),
-            (Answer::Purge(sender), Err(error)) => drop(sender.send(Err(error))),
+impl Answer {
+    /// Nobody may be waiting any more; the change stands all the same.
+    fn give(self, outcome: Result<Outcome, StoreError>) {
+        match (self, outcome) {
+            (Self::Change(sender), Ok(Outcome::Change(outcome))) => drop(sender.send(Ok(outcome))),
+            (Self::Change(sender), Err(error)) => drop(sender.send(Err(error))),
+            (Self::Purge(sender), Ok(Outcome::Purged(next))) => drop(sender.send(Ok(next))),
+            (Self::Purge(sender), Err(error)) => drop(sender.send(Err(error))),
             _ => {}
         }
     }
@@ -166,7 +168,7 @@ impl Groups {
             return group;
         }
         let (refused, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(Pending::is_put);
-        refused.into_iter().for_each(|pending| pending.answer(Err(self.core.storage_full())));
+        refused.into_iter().for_each(|pending| self.finish(pending, Err(self.core.storage_full())));
         kept
     }
 
@@ -285,7 +287,18 @@ impl Groups {
     /// Answers with an error and takes the committed name back.
     fn refuse(&mut self, pending: Pending, error: StoreError) {
         self.unlink(&pending);
-        pending.answer(Err(error));
+        self.finish(pending, Err(error));
+    }
+
+    /// Answers. A staged file that was not used is closed elsewhere: freeing the blocks of a long one takes a while.
+    fn finish(&self, pending: Pending, outcome: Result<Outcome, StoreError>) {
+        let Pending { work, answer, .. } = pending;
+        answer.give(outcome);
+        if let Work::Change(Operation::Put(put)) = work
+            && matches!(put.body.content, StagedContent::File(_))
+        {
+            self.core.options.executor.execute(Box::new(move || drop(put)));
+        }
     }
 
     fn refuse_all(&mut self, group: Vec<Pending>, error: StoreError) {
@@ -329,7 +342,7 @@ impl Groups {
                 // It had stored a file in an earlier attempt at this group and no longer does.
                 self.unlink(&pending);
             }
-            pending.answer(Ok(verdict.outcome));
+            self.finish(pending, Ok(verdict.outcome));
         }
         follow_up
     }
@@ -360,10 +373,11 @@ impl Groups {
     fn refuse_group_keeping_files(&mut self, group: Vec<Pending>, error: StoreError) -> FollowUp {
         let is_full = matches!(error, StoreError::StorageFull { .. });
         for pending in group {
-            pending.answer(Err(match is_full {
+            let error = match is_full {
                 true => self.core.storage_full(),
                 false => StoreError::WriteStopped { reason: error.to_string() },
-            }));
+            };
+            self.finish(pending, Err(error));
         }
         FollowUp::default()
     }

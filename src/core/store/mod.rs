@@ -11,6 +11,7 @@ pub mod committer;
 pub mod cursor;
 pub mod error;
 pub mod footer;
+pub mod integrity;
 pub mod reads;
 pub mod record;
 pub mod record_codec;
@@ -40,3 +41,6 @@ pub use facade::{FileBody, OpenBody, OpenReport, Store, StoreOptions, StoreStats
 
 #[cfg(test)]
 mod store_tests;
+
+#[cfg(test)]
+mod fault_tests;

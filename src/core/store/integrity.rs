@@ -1,0 +1,445 @@
+//! Proof that what the index says is so: every manifest's body, every body file's owner, every counter.
+//!
+//! How it works: [`verify`] walks manifests in id order and looks at each body, hashing as many as asked; then it walks
+//! the body folders and asks of each file who owns it. [`recount`] counts everything anew and checks that each
+//! manifest's secondary rows are there and nothing else is.
+//!
+//! Invariants: nothing is changed, so all of it runs on a store opened for reading, on a full volume and beside a
+//! writer. Lists are bounded, counts are not. One bad row or file never ends the walk.
+//!
+//! Beside a writer: a body may be replaced while this walks on an older view. Numbers above the newest known body are
+//! taken as arriving, not as unreferenced; what is found bad is settled by verifying just those ids once more on a
+//! fresh open.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::body_files::{body_path, is_marked, parse_body_name, parse_extent_name};
+use super::error::StoreError;
+use super::evaluate::number_of;
+use super::facade::{OpenBody, Store};
+use super::keys::{LogRow, Table, key_number, namespace_key, number_key, version_key};
+use super::open::is_owned;
+use super::reads::{BadBody, hash_file};
+use super::record::{ArtifactKey, BodyPlace, Record};
+use super::state::{Core, corrupt};
+use crate::core::base::ids::{ArtifactId, BodyNo, Digest};
+
+/// Most entries of each list in a report.
+pub const DETAILS_MAX: usize = 100;
+
+/// With `Sample`, one body in this many is hashed.
+const SAMPLE_ONE_IN: u8 = 64;
+
+/// Which bodies are hashed; presence and length of all are looked at in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashBodies {
+    /// None.
+    None,
+    /// One in 64, the same ones each time.
+    Sample,
+    /// All.
+    All,
+}
+
+/// What to verify.
+#[derive(Debug, Clone)]
+pub struct VerifyRequest {
+    /// Which bodies are hashed.
+    pub hash: HashBodies,
+    /// Only these artifacts; `None` = all, and the body folders too.
+    pub only: Option<Vec<ArtifactId>>,
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Manifests looked at.
+    pub artifacts: u64,
+    /// Manifests in all, as counted by the store.
+    pub artifacts_total: u64,
+    /// Bytes hashed.
+    pub hashed_bytes: u64,
+}
+
+/// An artifact whose body is not what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadArtifact {
+    /// Which artifact.
+    pub id: ArtifactId,
+    /// Its name.
+    pub name: ArtifactKey,
+    /// The body's file; `None` for one inside the index.
+    pub path: Option<PathBuf>,
+    /// The digest in the manifest.
+    pub expected: Digest,
+    /// The digest of the bytes, where they were hashed.
+    pub actual: Option<Digest>,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
+/// What a verification found. Lists hold at most [`DETAILS_MAX`] entries; the counts beside them are complete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IntegrityReport {
+    /// Manifests looked at.
+    pub artifacts: u64,
+    /// Bodies hashed.
+    pub hashed: u64,
+    /// Bytes of them.
+    pub hashed_bytes: u64,
+    /// Manifests without a body, or with one that is short.
+    pub missing_total: u64,
+    /// The first of them.
+    pub missing: Vec<BadArtifact>,
+    /// Bodies whose digest is another.
+    pub corrupt_total: u64,
+    /// The first of them.
+    pub corrupt: Vec<BadArtifact>,
+    /// Bodies that could not be read for a reason that says nothing of them.
+    pub unreadable_total: u64,
+    /// The first of the errors.
+    pub unreadable: Vec<String>,
+    /// Manifest rows that do not decode.
+    pub corrupt_rows: u64,
+    /// Body files that no manifest names and no sweep will remove.
+    pub unreferenced_total: u64,
+    /// Bytes of them.
+    pub unreferenced_bytes: u64,
+    /// The first of them.
+    pub unreferenced: Vec<PathBuf>,
+    /// Whether `bodies/.kura` stands; without it no missing body is believed.
+    pub bodies_marked: bool,
+    /// Whether it was stopped before the end.
+    pub stopped: bool,
+}
+
+/// Looks at every artifact asked for. `progress` is called after each and may stop the walk.
+///
+/// # Errors
+/// If the index cannot be read; what is wrong with single artifacts is in the report.
+pub fn verify(
+    store: &Store,
+    request: &VerifyRequest,
+    progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+) -> Result<IntegrityReport, StoreError> {
+    let core = store.core();
+    let report = IntegrityReport { bodies_marked: is_marked(&core.options.layout), ..IntegrityReport::default() };
+    let mut walk = Verification { core, hash: request.hash, report, progress };
+    let flow = match &request.only {
+        Some(ids) => walk.listed(ids)?,
+        None => match walk.all()? {
+            ControlFlow::Continue(()) => walk.body_folders()?,
+            stopped => stopped,
+        },
+    };
+    walk.report.stopped = flow.is_break();
+    Ok(walk.report)
+}
+
+struct Verification<'a> {
+    core: &'a Core,
+    hash: HashBodies,
+    report: IntegrityReport,
+    progress: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+}
+
+impl Verification<'_> {
+    fn all(&mut self) -> Result<ControlFlow<()>, StoreError> {
+        let core = self.core;
+        for row in core.index.view().rows(Table::Manifests, &[], None)? {
+            let (key, value) = row?;
+            let record = Record::from_bytes(&value).ok();
+            let flow = match (ArtifactId::from_slice(&key), record) {
+                (Some(id), Some(record)) => self.one(id, &record)?,
+                _ => {
+                    self.report.corrupt_rows += 1;
+                    ControlFlow::Continue(())
+                }
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn listed(&mut self, ids: &[ArtifactId]) -> Result<ControlFlow<()>, StoreError> {
+        for id in ids {
+            let flow = match self.core.manifest(id) {
+                Ok(Some(record)) => self.one(*id, &record)?,
+                Ok(None) => ControlFlow::Continue(()),
+                Err(StoreError::CorruptRow { .. }) => {
+                    self.report.corrupt_rows += 1;
+                    ControlFlow::Continue(())
+                }
+                Err(error) => return Err(error),
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn one(&mut self, id: ArtifactId, record: &Record) -> Result<ControlFlow<()>, StoreError> {
+        self.report.artifacts += 1;
+        match self.look(&id, record) {
+            Ok(None) => {}
+            Ok(Some(bad)) => self.note_bad(id, record, bad),
+            Err(StoreError::Io { action, path, source }) => {
+                self.report.unreadable_total += 1;
+                let text = format!("failed to {action} {}: {source}", path.display());
+                push_bounded(&mut self.report.unreadable, text);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((self.progress)(VerifyProgress {
+            artifacts: self.report.artifacts,
+            artifacts_total: self.core.stats().artifacts,
+            hashed_bytes: self.report.hashed_bytes,
+        }))
+    }
+
+    fn look(&mut self, id: &ArtifactId, record: &Record) -> Result<Option<BadBody>, StoreError> {
+        match record.body {
+            Some(BodyPlace::File(body_no)) => self.look_at_file(id, record, body_no),
+            // A body inside the index is read and hashed in any case.
+            _ => {
+                self.count_hashed(record);
+                Ok(self.core.try_open_body(record)?.err())
+            }
+        }
+    }
+
+    fn look_at_file(
+        &mut self,
+        id: &ArtifactId,
+        record: &Record,
+        body_no: BodyNo,
+    ) -> Result<Option<BadBody>, StoreError> {
+        let path = body_path(&self.core.options.layout, body_no);
+        let length = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(BadBody::Missing)),
+            Err(source) => return Err(StoreError::Io { action: "measure", path, source }),
+        };
+        if length < record.stored_size {
+            return Ok(Some(BadBody::Short { bytes: length }));
+        }
+        if !self.is_hashed(id) {
+            return Ok(None);
+        }
+        self.count_hashed(record);
+        let hashed = std::fs::File::open(&path).and_then(|file| hash_file(&file, record.size));
+        let actual = hashed.map_err(|source| StoreError::Io { action: "read", path, source })?;
+        Ok((actual != record.digest).then_some(BadBody::Corrupt { actual }))
+    }
+
+    fn is_hashed(&self, id: &ArtifactId) -> bool {
+        match self.hash {
+            HashBodies::None => false,
+            HashBodies::Sample => id.as_bytes().last().is_some_and(|byte| byte % SAMPLE_ONE_IN == 0),
+            HashBodies::All => true,
+        }
+    }
+
+    fn count_hashed(&mut self, record: &Record) {
+        self.report.hashed += 1;
+        self.report.hashed_bytes += record.size;
+    }
+
+    fn note_bad(&mut self, id: ArtifactId, record: &Record, bad: BadBody) {
+        let path = match record.body {
+            Some(BodyPlace::File(body_no)) => Some(body_path(&self.core.options.layout, body_no)),
+            _ => None,
+        };
+        let actual = if let BadBody::Corrupt { actual } = bad { Some(actual) } else { None };
+        let reason = bad.to_string();
+        let artifact = BadArtifact { id, name: record.name.clone(), path, expected: record.digest, actual, reason };
+        if actual.is_some() {
+            self.report.corrupt_total += 1;
+            push_bounded(&mut self.report.corrupt, artifact);
+        } else {
+            self.report.missing_total += 1;
+            push_bounded(&mut self.report.missing, artifact);
+        }
+    }
+
+    /// Files that nobody owns. Numbers above the newest owned one may be on their way in.
+    fn body_folders(&mut self) -> Result<ControlFlow<()>, StoreError> {
+        let newest = self.core.index.view().last(Table::BodyOwner)?.and_then(|(key, _)| key_number(&key));
+        let Some(newest) = newest else { return Ok(ControlFlow::Continue(())) };
+        let folders = match std::fs::read_dir(self.core.options.layout.bodies()) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
+            Err(source) => {
+                return Err(StoreError::Io { action: "list", path: self.core.options.layout.bodies(), source });
+            }
+        };
+        for folder in folders.filter_map(Result::ok) {
+            if folder.file_name().to_str().and_then(parse_extent_name).is_some() {
+                self.body_folder(&folder.path(), newest)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn body_folder(&mut self, folder: &std::path::Path, newest: u64) -> Result<(), StoreError> {
+        // A folder that vanishes meanwhile had nothing left in it.
+        let Ok(files) = std::fs::read_dir(folder) else { return Ok(()) };
+        for file in files.filter_map(Result::ok) {
+            let Some(body_no) = file.file_name().to_str().and_then(parse_body_name) else { continue };
+            if body_no.0 <= newest && !is_owned(self.core, body_no)? {
+                self.report.unreferenced_total += 1;
+                self.report.unreferenced_bytes += file.metadata().map_or(0, |metadata| metadata.len());
+                push_bounded(&mut self.report.unreferenced, file.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn push_bounded<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < DETAILS_MAX {
+        list.push(item);
+    }
+}
+
+/// A full count of the store, and what does not fit together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// Manifests.
+    pub artifacts: u64,
+    /// Stored bytes of their bodies.
+    pub body_bytes: u64,
+    /// Bodies that wait to be removed.
+    pub garbage: u64,
+    /// What does not fit together; at most [`DETAILS_MAX`].
+    pub mismatches: Vec<String>,
+}
+
+/// Counts everything anew and compares each manifest with its secondary rows, both ways.
+///
+/// # Errors
+/// If the index cannot be read.
+pub fn recount(store: &Store) -> Result<Recount, StoreError> {
+    let core = store.core();
+    let mut count = Recount::default();
+    let mut extents = std::collections::BTreeMap::<u64, [u64; 4]>::new();
+    for row in core.index.rows(Table::Manifests, &[])? {
+        let (key, value) = row?;
+        let id = ArtifactId::from_slice(&key).ok_or_else(|| corrupt("manifests", "a key is no id"))?;
+        let record = Record::from_bytes(&value).map_err(|error| corrupt("manifests", error))?;
+        count.artifacts += 1;
+        count.body_bytes += record.stored_size;
+        count_extent(&mut extents, &record);
+        check_secondary_rows(core, &id, &record, &mut count.mismatches)?;
+    }
+    check_lengths(core, &mut count)?;
+    check_extents(core, &extents, &mut count.mismatches)?;
+    count.garbage = length(core, Table::Garbage)?;
+    let stats = store.stats();
+    let counted = (count.artifacts, count.body_bytes);
+    if counted != (stats.artifacts, stats.body_bytes) {
+        let text = format!("counters say {:?}, there are {counted:?}", (stats.artifacts, stats.body_bytes));
+        push_bounded(&mut count.mismatches, text);
+    }
+    Ok(count)
+}
+
+fn count_extent(extents: &mut std::collections::BTreeMap<u64, [u64; 4]>, record: &Record) {
+    let Some(place) = record.body else { return };
+    let (is_file, body_no) = match place {
+        BodyPlace::Inline(number) => (false, number),
+        BodyPlace::File(number) => (true, number),
+    };
+    let [inline, inline_bytes, files, file_bytes] = extents.entry(super::keys::extent_of(body_no)).or_default();
+    let (number, bytes) = if is_file { (files, file_bytes) } else { (inline, inline_bytes) };
+    *number += 1;
+    *bytes += record.stored_size;
+}
+
+fn check_secondary_rows(
+    core: &Core,
+    id: &ArtifactId,
+    record: &Record,
+    mismatches: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    let Record { seq, version_ms, logical, .. } = *record;
+    let log = core.index.get(Table::Log, &number_key(seq.0))?.map(|bytes| LogRow::decode(&bytes));
+    if log != Some(Ok(LogRow::Put { id: *id, version_ms, logical })) {
+        push_bounded(mismatches, format!("{id}: its log row {seq} is {log:?}"));
+    }
+    let secondary = [
+        (Table::ByVersion, version_key(version_ms, logical, seq)),
+        (Table::ByNamespace, namespace_key(&record.name.namespace, seq)),
+    ];
+    for (table, key) in secondary {
+        if core.index.get(table, &key)?.is_none() {
+            push_bounded(mismatches, format!("{id}: no row in {}", table.name()));
+        }
+    }
+    let Some(body_no) = number_of(record) else {
+        push_bounded(mismatches, format!("{id}: no body"));
+        return Ok(());
+    };
+    let owner = core.index.get(Table::BodyOwner, &number_key(body_no.0))?;
+    if owner.as_deref() != Some(id.as_bytes().as_slice()) {
+        push_bounded(mismatches, format!("{id}: body {body_no} has another owner"));
+    }
+    if core.index.get(Table::Garbage, &number_key(body_no.0))?.is_some() {
+        push_bounded(mismatches, format!("{id}: body {body_no} is garbage"));
+    }
+    Ok(())
+}
+
+/// Every manifest has one row in each of these; so has every tombstone in the log.
+fn check_lengths(core: &Core, count: &mut Recount) -> Result<(), StoreError> {
+    let tombstones = length(core, Table::Tombstones)?;
+    let expected = [
+        (Table::Log, count.artifacts + tombstones),
+        (Table::ByVersion, count.artifacts),
+        (Table::ByNamespace, count.artifacts),
+        (Table::BodyOwner, count.artifacts),
+    ];
+    for (table, expected) in expected {
+        let actual = length(core, table)?;
+        if actual != expected {
+            push_bounded(&mut count.mismatches, format!("{} has {actual} rows, not {expected}", table.name()));
+        }
+    }
+    Ok(())
+}
+
+fn check_extents(
+    core: &Core,
+    counted: &std::collections::BTreeMap<u64, [u64; 4]>,
+    mismatches: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    let mut stored = std::collections::BTreeMap::new();
+    for row in core.index.rows(Table::Extents, &[])? {
+        let (key, value) = row?;
+        let row = super::tagged::Row::decode(&value).map_err(|error| corrupt("extents", error))?;
+        stored.insert(key_number(&key).unwrap_or_default(), [1, 2, 3, 4].map(|tag| row.number(tag)));
+    }
+    if *counted != stored {
+        push_bounded(mismatches, format!("extents say {stored:?}, there are {counted:?}"));
+    }
+    Ok(())
+}
+
+fn length(core: &Core, table: Table) -> Result<u64, StoreError> {
+    core.index.rows(table, &[])?.try_fold(0, |count, row| row.map(|_| count + 1))
+}
+
+impl Store {
+    /// Opens a body without withdrawing it if it is bad: for tools that change nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open_body`].
+    pub fn inspect_body(&self, record: &Record) -> Result<Result<OpenBody, String>, StoreError> {
+        Ok(self.core().try_open_body(record)?.map_err(|bad| bad.to_string()))
+    }
+}
