@@ -1,1 +1,27 @@
 //! Catching up from peers: one engine behind `serve` and `kura bootstrap`.
+//!
+//! How it works: a pass over a peer ([`pass`]) takes all its tombstones, then page after page from a
+//! [`source::ManifestSource`]: the walk of a seed-era peer or the feed of a kura peer. Each page is compared with the
+//! store ([`plan`]), what is missing is fetched into staging, verified and committed ([`fetch`]), and only then does the
+//! cursor move. `serve` runs passes and then follows ([`follow`]); `kura bootstrap` runs rounds of passes
+//! ([`catch_up`]) and prints a [`report`].
+//!
+//! Invariants: a failing artifact never stops the others; what is applied is never fetched again; a cursor passes a row
+//! only when its item is settled or durably noted as wanted; one artifact is fetched once however many peers list it;
+//! every staged byte is inside the ledger and owned by a guard.
+
+pub mod catch_up;
+pub mod engine;
+pub mod fetch;
+pub mod flight;
+pub mod follow;
+pub mod metrics;
+pub mod pass;
+pub mod plan;
+pub mod progress;
+pub mod push;
+pub mod report;
+pub mod source;
+pub mod source_feed;
+pub mod source_walk;
+pub mod wanted;

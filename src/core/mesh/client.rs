@@ -248,7 +248,7 @@ async fn ok(response: PeerResponse, peer: &str, path: &str) -> Result<PeerRespon
 }
 
 /// What a peer that refused said, as far as it said something.
-async fn refusal(response: PeerResponse, peer: &str, path: &str) -> PeerError {
+pub async fn refusal(response: PeerResponse, peer: &str, path: &str) -> PeerError {
     let status = response.status;
     let text = bounded_body(response, peer, path, ERROR_BYTES_MAX).await.unwrap_or_default();
     let message = serde_json::from_slice::<PeerErrorBody>(&text)

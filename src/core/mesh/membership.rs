@@ -1,1 +1,436 @@
-//! Placeholder.
+//! Who belongs to the mesh: rounds of discovery and status, and the table of members they keep.
+//!
+//! How it works: every [`TICK`] the sources are asked for addresses, each address for its status, and the answers are
+//! applied to the table in one step by a pure function. The result is published to readiness, remembered in the store
+//! when it changed, and watched by the workers that catch up.
+//!
+//! Invariants: this node is never a member, by whatever address it is found. A member that misses a status stays one,
+//! marked as unreachable. Nothing is dialled because a peer named it: only addresses from the sources and members that
+//! already answered. What is refused is refused with a named reason and tried again on the next round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::client::PeerClient;
+use super::discovery::{PeerSources, Resolver, Targets, discover, same_url};
+use super::readiness::{DiscoveryRound, PeerFacts, Readiness};
+use super::wire::{KuraStatus, PROTOCOL_MAX, PROTOCOL_MIN, StatusReply};
+use crate::core::base::clock::Clock;
+use crate::core::base::ids::{InstanceId, StoreId};
+use crate::core::base::rng::{Rng, RngExt};
+use crate::core::store::store_handle::StoreHandle;
+
+/// Time between two rounds, before jitter.
+pub const TICK: Duration = Duration::from_secs(2);
+
+/// Statuses asked at the same time.
+const STATUS_CONCURRENCY: usize = 16;
+
+/// Stores remembered as having reached us; a mesh is far smaller.
+const INBOUND_MAX: usize = 1024;
+
+/// How long a store that reached us counts as reaching us.
+const INBOUND_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// What kind of node a member is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberKind {
+    /// It never answered this process.
+    Unknown,
+    /// A node of the seed era.
+    Seed,
+    /// A kura node and what it said last.
+    Kura(Box<KuraStatus>),
+}
+
+/// A member of the mesh as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it is dialled.
+    pub url: String,
+    /// The URL it gives itself.
+    pub node_url: String,
+    /// Its region, once known.
+    pub region: Option<String>,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Whether it answered the last round.
+    pub reachable: bool,
+    /// Unix milliseconds of its last answer.
+    pub last_seen_ms: Option<u64>,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+impl Member {
+    /// Its store, if it is a kura node with an open one.
+    pub fn store_id(&self) -> Option<StoreId> {
+        match &self.kind {
+            MemberKind::Kura(status) => status.store_id,
+            _ => None,
+        }
+    }
+
+    /// Whether it can be caught up from now.
+    pub fn is_usable(&self) -> bool {
+        self.reachable && (self.kind == MemberKind::Seed || self.store_id().is_some())
+    }
+
+    fn facts(&self) -> PeerFacts {
+        PeerFacts {
+            url: self.url.clone(),
+            node_url: self.node_url.clone(),
+            region: self.region.clone(),
+            reachable: self.reachable,
+            answered: self.kind != MemberKind::Unknown,
+            complete: match &self.kind {
+                MemberKind::Unknown => false,
+                MemberKind::Seed => true,
+                MemberKind::Kura(status) => status.complete,
+            },
+            error: self.error.clone(),
+        }
+    }
+}
+
+/// Why an address that answers is not a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// It holds the artifacts of another tenant.
+    Tenant,
+    /// It speaks no version of the protocol that we do.
+    Protocol,
+    /// Another process has the same store id: a cloned volume.
+    ClonedStore,
+    /// It is another process and gives itself this node's URL.
+    SameUrl,
+}
+
+/// An address that answers and is not a member.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refusal {
+    /// Where it is dialled.
+    pub url: String,
+    /// Why, in one word.
+    pub kind: RefusalKind,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// Who this node is, for telling itself from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnIdentity {
+    /// The URL it gives itself.
+    pub node_url: String,
+    /// Its tenant.
+    pub tenant_id: String,
+    /// This run of the process.
+    pub instance_id: InstanceId,
+    /// Its store, once open.
+    pub store_id: Option<StoreId>,
+}
+
+/// An address and what it answered.
+pub type Reply = (String, Result<StatusReply, String>);
+
+/// The table: a pure value that each round replaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberTable {
+    members: BTreeMap<String, Member>,
+    refusals: Vec<Refusal>,
+    own_urls: BTreeSet<String>,
+}
+
+/// What an answer makes of an address.
+enum Verdict {
+    Own,
+    Refused(RefusalKind, String),
+    Alias,
+    Member(MemberKind),
+}
+
+/// Who was met earlier in the same round.
+#[derive(Default)]
+struct Met {
+    instances: BTreeSet<InstanceId>,
+    stores: BTreeMap<StoreId, String>,
+    seed_urls: BTreeSet<String>,
+}
+
+impl MemberTable {
+    /// Whom to ask this round: the addresses found, and members that still answered last time.
+    pub fn addresses(&self, targets: &Targets) -> Vec<String> {
+        let named: BTreeSet<&String> = targets.urls.iter().collect();
+        let kept = self.members.values().filter(|member| member.reachable || !targets.dns_answered);
+        let kept = kept.map(|member| &member.url).filter(|url| !named.contains(url));
+        targets.urls.iter().chain(kept).filter(|url| !self.own_urls.contains(*url)).cloned().collect()
+    }
+
+    /// Applies a round: `replies` in the order of [`Self::addresses`].
+    pub fn apply(&mut self, own: &OwnIdentity, replies: Vec<Reply>, now_ms: u64) {
+        let mut former = std::mem::take(&mut self.members);
+        let mut met = Met::default();
+        self.refusals.clear();
+        for (url, reply) in replies {
+            match reply {
+                Err(error) => {
+                    let member = former.remove(&url).unwrap_or_else(|| unanswered(&url));
+                    self.members.insert(url, Member { reachable: false, error: Some(error), ..member });
+                }
+                Ok(status) => self.answered(own, &mut met, url, status, now_ms),
+            }
+        }
+    }
+
+    fn answered(&mut self, own: &OwnIdentity, met: &mut Met, url: String, status: StatusReply, now_ms: u64) {
+        match judge(own, met, &url, &status) {
+            Verdict::Alias => {}
+            Verdict::Own => {
+                self.own_urls.insert(url);
+            }
+            Verdict::Refused(kind, detail) => self.refusals.push(Refusal { url, kind, detail }),
+            Verdict::Member(kind) => {
+                let member = Member {
+                    url: url.clone(),
+                    node_url: status.node_url,
+                    region: Some(status.region),
+                    kind,
+                    reachable: true,
+                    last_seen_ms: Some(now_ms),
+                    error: None,
+                };
+                self.members.insert(url, member);
+            }
+        }
+    }
+
+    /// The members by URL.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// What was refused in the last round.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+}
+
+fn unanswered(url: &str) -> Member {
+    Member {
+        url: url.to_owned(),
+        node_url: url.to_owned(),
+        region: None,
+        kind: MemberKind::Unknown,
+        reachable: false,
+        last_seen_ms: None,
+        error: None,
+    }
+}
+
+fn judge(own: &OwnIdentity, met: &mut Met, url: &str, status: &StatusReply) -> Verdict {
+    if status.kura.as_ref().is_some_and(|kura| kura.instance_id == own.instance_id) {
+        return Verdict::Own;
+    }
+    if let Some((kind, detail)) = refusal(own, status) {
+        return Verdict::Refused(kind, detail);
+    }
+    let Some(kura) = &status.kura else {
+        let first = met.seed_urls.insert(status.node_url.clone());
+        return if first { Verdict::Member(MemberKind::Seed) } else { Verdict::Alias };
+    };
+    if !met.instances.insert(kura.instance_id) {
+        return Verdict::Alias;
+    }
+    if let Some(other) = kura.store_id.and_then(|store_id| met.stores.insert(store_id, url.to_owned())) {
+        return Verdict::Refused(RefusalKind::ClonedStore, format!("it has the store id of {other}"));
+    }
+    Verdict::Member(MemberKind::Kura(Box::new(kura.clone())))
+}
+
+fn refusal(own: &OwnIdentity, status: &StatusReply) -> Option<(RefusalKind, String)> {
+    if status.tenant_id != own.tenant_id {
+        return Some((RefusalKind::Tenant, format!("it holds tenant {:?}, not {:?}", status.tenant_id, own.tenant_id)));
+    }
+    if same_url(&status.node_url, &own.node_url) {
+        return Some((RefusalKind::SameUrl, format!("it gives itself our URL {}", own.node_url)));
+    }
+    let kura = status.kura.as_ref()?;
+    let (min, max) = (kura.protocol.min, kura.protocol.max);
+    if min > PROTOCOL_MAX || max < PROTOCOL_MIN {
+        let ours = format!("{PROTOCOL_MIN} to {PROTOCOL_MAX}");
+        return Some((RefusalKind::Protocol, format!("it speaks protocol {min} to {max}, we speak {ours}")));
+    }
+    let cloned = kura.store_id.is_some() && kura.store_id == own.store_id;
+    cloned.then(|| (RefusalKind::ClonedStore, "it has our store id: a cloned volume".to_owned()))
+}
+
+/// What membership is made of.
+#[derive(Debug)]
+pub struct MembershipParts {
+    /// Where peers come from.
+    pub sources: PeerSources,
+    /// Resolves the DNS name.
+    pub resolver: Arc<dyn Resolver>,
+    /// Asks peers.
+    pub client: PeerClient,
+    /// Remembers peers, and says which store is ours.
+    pub store: StoreHandle,
+    /// Is told of each round.
+    pub readiness: Readiness,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub rng: Arc<dyn Rng>,
+    /// This run of the process.
+    pub instance_id: InstanceId,
+}
+
+/// The membership of this process.
+#[derive(Debug)]
+pub struct Membership {
+    parts: MembershipParts,
+    table: Mutex<MemberTable>,
+    inbound: Mutex<BTreeMap<StoreId, Duration>>,
+    published: watch::Sender<Arc<Vec<Member>>>,
+}
+
+impl Membership {
+    /// Nobody is known yet.
+    pub fn new(parts: MembershipParts) -> Self {
+        let (published, _) = watch::channel(Arc::new(Vec::new()));
+        Self { parts, table: Mutex::default(), inbound: Mutex::default(), published }
+    }
+
+    /// The members after each round.
+    pub fn watch(&self) -> watch::Receiver<Arc<Vec<Member>>> {
+        self.published.subscribe()
+    }
+
+    /// What was refused in the last round.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).refusals.clone()
+    }
+
+    /// Notes that a store reached this node.
+    pub fn note_inbound(&self, store_id: StoreId) {
+        let now = self.parts.clock.monotonic();
+        let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbound.len() >= INBOUND_MAX {
+            inbound.retain(|_, last| now.saturating_sub(*last) <= INBOUND_AGE_MAX);
+        }
+        if inbound.len() < INBOUND_MAX {
+            inbound.insert(store_id, now);
+        }
+    }
+
+    /// Stores that reached this node lately.
+    pub fn seen_inbound(&self) -> Vec<StoreId> {
+        let now = self.parts.clock.monotonic();
+        let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        inbound.iter().filter(|(_, last)| now.saturating_sub(**last) <= INBOUND_AGE_MAX).map(|(id, _)| *id).collect()
+    }
+
+    /// Rounds until cancelled.
+    pub async fn run(&self, cancel: &CancellationToken) {
+        loop {
+            let jitter = Duration::from_millis(self.parts.rng.below(400));
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = async { self.round().await; tokio::time::sleep(TICK + jitter).await } => {}
+            }
+        }
+    }
+
+    /// One round: find addresses, ask them, apply the answers, publish.
+    pub async fn round(&self) {
+        let remembered = self.parts.store.current().and_then(|store| store.remembered_peers().ok()).unwrap_or_default();
+        let targets = discover(&self.parts.sources, self.parts.resolver.as_ref(), &remembered).await;
+        if let Some(error) = &targets.dns_error {
+            tracing::warn!(%error, "peer_dns_failed");
+        }
+        let addresses = self.table.lock().unwrap_or_else(PoisonError::into_inner).addresses(&targets);
+        let alone = addresses.is_empty() && targets.dns_answered;
+        let replies = self.ask(addresses).await;
+        let observed = alone || replies.iter().any(|(_, reply)| reply.is_ok());
+        self.publish(replies, observed).await;
+    }
+
+    async fn ask(&self, addresses: Vec<String>) -> Vec<Reply> {
+        let asked = addresses.into_iter().map(|url| async move {
+            let reply = self.parts.client.status(&url).await.map_err(|error| error.to_string());
+            (url, reply)
+        });
+        futures_util::stream::iter(asked).buffered(STATUS_CONCURRENCY).collect().await
+    }
+
+    async fn publish(&self, replies: Vec<Reply>, observed: bool) {
+        let own = self.own();
+        let (before, after, refused) = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            let (before, refused_before) = (table.clone(), table.refusals.clone());
+            table.apply(&own, replies, self.parts.clock.now_ms());
+            let fresh: Vec<Refusal> =
+                table.refusals.iter().filter(|refusal| !refused_before.contains(refusal)).cloned().collect();
+            (before, table.clone(), fresh)
+        };
+        for refusal in refused {
+            tracing::warn!(peer = %refusal.url, reason = ?refusal.kind, detail = %refusal.detail, "peer_refused");
+        }
+        log_reachability(&before, &after);
+        let members: Vec<Member> = after.members.into_values().collect();
+        let facts = members.iter().map(Member::facts).collect();
+        let configured = self.parts.sources.configured();
+        let round = DiscoveryRound { configured, observed, peers: facts };
+        self.parts.readiness.update(|machine, now| machine.discovered(round, now));
+        self.remember(&members).await;
+        self.published.send_replace(Arc::new(members));
+    }
+
+    fn own(&self) -> OwnIdentity {
+        OwnIdentity {
+            node_url: self.parts.sources.own_url.clone(),
+            tenant_id: self.parts.client.tenant_id().to_owned(),
+            instance_id: self.parts.instance_id,
+            store_id: self.parts.store.current().map(|store| store.stats().store_id),
+        }
+    }
+
+    /// Remembers members that answered, if they are others than before. Never waits for a store.
+    async fn remember(&self, members: &[Member]) {
+        let answered = members.iter().filter(|member| member.kind != MemberKind::Unknown);
+        let urls: Vec<String> = answered.map(|member| member.url.clone()).collect();
+        if urls.is_empty() || self.parts.store.current().is_none() {
+            return;
+        }
+        let remembered = self
+            .parts
+            .store
+            .call(move |store| if store.remembered_peers()? == urls { Ok(()) } else { store.remember_peers(&urls) });
+        if let Err(error) = remembered.await {
+            tracing::warn!(%error, "peers_not_remembered");
+        }
+    }
+}
+
+fn log_reachability(before: &MemberTable, after: &MemberTable) {
+    for member in after.members() {
+        let was = before.members.get(&member.url).map(|former| former.reachable);
+        if was == Some(member.reachable) {
+            continue;
+        }
+        match &member.error {
+            Some(error) => tracing::warn!(peer = %member.url, %error, "peer_unreachable"),
+            None => tracing::info!(peer = %member.url, node_url = %member.node_url, "peer_reachable"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! What every pass needs: the peers' client, the store, staging, time, chance and the artifacts on their way.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::flight::Flights;
+use super::metrics::CatchUpMetrics;
+use crate::core::base::clock::Clock;
+use crate::core::base::ids::StoreId;
+use crate::core::base::rng::{Rng, RngExt};
+use crate::core::mesh::client::PeerClient;
+use crate::core::mesh::membership::{Member, MemberKind};
+use crate::core::staging::area::Staging;
+use crate::core::store::store_handle::StoreHandle;
+
+/// How a peer is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerSource {
+    /// By the seed era's walk.
+    Seed,
+    /// By kura's feed.
+    Kura {
+        /// Its store.
+        store_id: StoreId,
+        /// How many artifacts it says it has.
+        artifacts: u64,
+    },
+}
+
+/// A peer to catch up from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is dialled.
+    pub url: String,
+    /// How it is listed.
+    pub source: PeerSource,
+}
+
+impl Peer {
+    /// The peer behind a member, if it can be caught up from now.
+    pub fn of(member: &Member) -> Option<Self> {
+        let source = match &member.kind {
+            MemberKind::Unknown => return None,
+            MemberKind::Seed => PeerSource::Seed,
+            MemberKind::Kura(status) => PeerSource::Kura { store_id: status.store_id?, artifacts: status.artifacts },
+        };
+        member.reachable.then(|| Self { url: member.url.clone(), source })
+    }
+
+    /// Its store, if it is a kura node.
+    pub fn store_id(&self) -> Option<StoreId> {
+        match self.source {
+            PeerSource::Seed => None,
+            PeerSource::Kura { store_id, .. } => Some(store_id),
+        }
+    }
+}
+
+/// What every pass needs; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Asks peers.
+    pub client: PeerClient,
+    /// Where everything ends up.
+    pub store: StoreHandle,
+    /// Where bodies are on the way.
+    pub staging: Staging,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub rng: Arc<dyn Rng>,
+    /// The metric families.
+    pub metrics: CatchUpMetrics,
+    /// The artifacts on their way.
+    pub flights: Flights,
+    /// Artifacts fetched at the same time from one peer.
+    pub concurrency: usize,
+    /// The peers that can be asked now.
+    pub peers: Arc<RwLock<Arc<Vec<Peer>>>>,
+}
+
+impl Engine {
+    /// The peers that can be asked now.
+    pub fn usable_peers(&self) -> Arc<Vec<Peer>> {
+        Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the peers that can be asked.
+    pub fn set_usable_peers(&self, peers: Vec<Peer>) {
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+    }
+
+    /// A pause that doubles with each attempt from `first` to `longest`, of which a random half is left out.
+    pub fn backoff(&self, attempts: u32, first: Duration, longest: Duration) -> Duration {
+        let factor = 2_u32.saturating_pow(attempts.min(20));
+        let whole = first.saturating_mul(factor).min(longest);
+        let half_ms = u64::try_from(whole.as_millis() / 2).unwrap_or(u64::MAX);
+        Duration::from_millis(half_ms.saturating_add(self.rng.below(half_ms.saturating_add(1))))
+    }
+}

@@ -1,0 +1,181 @@
+//! One artifact from one holder: room is reserved, the body streamed into staging, verified, and handed over.
+//!
+//! Invariants: the reservation is made before the request, so a slow ledger holds no peer's connection. A body is
+//! given back only if its length is the manifest's, its BLAKE3 is the record's (where the peer has one), and its
+//! SHA-256 is the one its key names. Every other end drops the guard, which frees bytes and reservation.
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::StatusCode;
+
+use super::engine::Engine;
+use super::progress::Progress;
+use crate::core::base::ids::{ArtifactId, Digest};
+use crate::core::base::limits::BODY_BYTES_MAX;
+use crate::core::mesh::client::{PeerError, content_length, refusal};
+use crate::core::mesh::transport::PeerResponse;
+use crate::core::mesh::wire::{DEFAULT_CONTENT_TYPE, RECORD_HEADER, check_name, keyed_sha256};
+use crate::core::staging::area::{AreaKind, StagingError};
+use crate::core::staging::body_writer::{BodySpec, BodyWriter, StagedBody};
+use crate::core::staging::budget::BudgetClass;
+use crate::core::store::record::Record;
+
+/// A body that did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The holder answered that it has no good copy.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What came has the wrong length or digest.
+    #[error("{0}")]
+    BadCopy(String),
+    /// The holder could not be reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Transport trouble or an error of the peer.
+    #[error("{0}")]
+    Failed(String),
+    /// Our own volume is full.
+    #[error("{0}")]
+    DiskFull(String),
+}
+
+impl From<PeerError> for FetchError {
+    fn from(error: PeerError) -> Self {
+        if error.is_unreachable() { Self::Unreachable(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<StagingError> for FetchError {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::TooLong { .. } | StagingError::TooShort { .. } => Self::BadCopy(error.to_string()),
+            StagingError::StorageFull { .. } => Self::DiskFull(error.to_string()),
+            StagingError::BudgetExhausted { .. } | StagingError::Io { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// A verified body and the record it belongs to, which may be newer than the one that was asked for.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The record to commit.
+    pub record: Record,
+    /// Its body.
+    pub body: StagedBody,
+}
+
+/// Room for the body of a record.
+fn body_spec(record: &Record) -> BodySpec {
+    BodySpec {
+        area: AreaKind::Bootstrap,
+        class: BudgetClass::CatchUp,
+        length: Some(record.size),
+        length_max: BODY_BYTES_MAX,
+        sha256: record.sha256.is_some() || keyed_sha256(&record.name).is_some(),
+    }
+}
+
+/// Fetches a body from one holder.
+pub async fn fetch_artifact(
+    engine: &Engine,
+    progress: &dyn Progress,
+    holder: &str,
+    id: &ArtifactId,
+    listed: &Record,
+) -> Result<Fetched, FetchError> {
+    let mut writer = engine.staging.begin(body_spec(listed)).await?;
+    let response = engine.client.artifact(holder, id).await?;
+    match response.status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            return Err(FetchError::Unavailable(format!("{holder} has no good copy")));
+        }
+        _ => return Err(refusal(response, holder, "/_internal/bootstrap/artifacts").await.into()),
+    }
+    let record = answered_record(&response, engine.client.tenant_id(), id, listed, holder)?;
+    if record.size != listed.size {
+        drop(writer);
+        writer = engine.staging.begin(body_spec(&record)).await?;
+    }
+    let body = stream_response_to_temp(response, writer, record.size, &|bytes| progress.advanced(holder, 0, bytes)).await?;
+    let record = verified(record, &body, holder)?;
+    Ok(Fetched { record, body })
+}
+
+/// The record that the answer belongs to: the peer's own word where it is a kura node, else what was listed.
+fn answered_record(
+    response: &PeerResponse,
+    tenant_id: &str,
+    id: &ArtifactId,
+    listed: &Record,
+    holder: &str,
+) -> Result<Record, FetchError> {
+    let Some(header) = response.headers.get(RECORD_HEADER) else {
+        let mut record = listed.clone();
+        let content_type = response.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if record.content_type == DEFAULT_CONTENT_TYPE {
+            content_type.unwrap_or(DEFAULT_CONTENT_TYPE).clone_into(&mut record.content_type);
+        }
+        return Ok(record);
+    };
+    let unreadable = |why: &str| FetchError::Failed(format!("{holder} sent an unreadable record: {why}"));
+    let bytes = hex::decode(header.as_bytes()).map_err(|error| unreadable(&error.to_string()))?;
+    let record = Record::from_bytes(&bytes).map_err(|error| unreadable(&error.to_string()))?;
+    check_name(&record.name).map_err(|reason| unreadable(&reason))?;
+    if record.name.artifact_id(tenant_id) != *id {
+        return Err(unreadable("it names another artifact"));
+    }
+    if record.version() < listed.version() {
+        return Err(FetchError::Unavailable(format!("{holder} has an older version")));
+    }
+    Ok(record)
+}
+
+/// Streams a response's body into staging. The guard frees everything on any error.
+pub async fn stream_response_to_temp(
+    response: PeerResponse,
+    mut writer: BodyWriter,
+    size: u64,
+    arrived: &(dyn Fn(u64) + Send + Sync),
+) -> Result<StagedBody, FetchError> {
+    if let Some(announced) = content_length(&response.headers).filter(|announced| *announced != size) {
+        return Err(FetchError::BadCopy(format!("the peer sends {announced} bytes, the manifest says {size}")));
+    }
+    let mut chunks = response.body;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            let received = error.received_bytes;
+            FetchError::Failed(format!("{error}, after {received} of {size} bytes"))
+        })?;
+        arrived(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        writer.write(chunk).await?;
+    }
+    Ok(writer.finish().await?)
+}
+
+/// Takes a body that rode along with its row.
+pub async fn stage_bytes(engine: &Engine, record: Record, bytes: Bytes, peer: &str) -> Result<Fetched, FetchError> {
+    let mut writer = engine.staging.begin(body_spec(&record)).await?;
+    writer.write(bytes).await?;
+    let body = writer.finish().await?;
+    let record = verified(record, &body, peer)?;
+    Ok(Fetched { record, body })
+}
+
+/// The record with the digest of its body, if that is the one it must be.
+fn verified(mut record: Record, body: &StagedBody, holder: &str) -> Result<Record, FetchError> {
+    let bad = |what: &str| FetchError::BadCopy(format!("{holder} sent a body whose {what} does not match"));
+    if record.digest != Digest::default() && record.digest != body.digest {
+        return Err(bad("BLAKE3 digest"));
+    }
+    let keyed = keyed_sha256(&record.name);
+    if keyed.is_some() && keyed != body.sha256 {
+        return Err(bad("SHA-256"));
+    }
+    if record.sha256.is_some() && record.sha256 != body.sha256 {
+        return Err(bad("SHA-256"));
+    }
+    record.digest = body.digest;
+    Ok(record)
+}

@@ -1,0 +1,211 @@
+//! Steady state in `serve`: a worker for each peer passes over it and then follows it, for as long as it is a member.
+//!
+//! How it works: [`run`] watches the membership and keeps one worker alive for every peer that can be caught up from.
+//! A worker for a kura peer makes a pass up to the peer's head and then long-polls its feed; a worker for a seed-era
+//! peer walks it again on a short tick and pushes deletes to it. Wanted artifacts are retried on a tick of their own.
+//! What needs work is worked out anew each time, so nothing is lost by a missed event.
+//!
+//! Failure: whatever ends a worker's work is logged and tried again after a pause that grows and is reset by success.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Engine, Peer, PeerSource};
+use super::pass::{Pass, PassError, bootstrap_manifests_from_peer, settle_page};
+use super::push::push_deletes;
+use super::source::ManifestSource;
+use super::source_feed::{FeedMode, FeedSource};
+use super::wanted::retry_due;
+use crate::core::mesh::membership::Member;
+use crate::core::mesh::readiness::Readiness;
+
+/// Pause between two walks of a seed-era peer, before jitter.
+const SEED_WALK_TICK: Duration = Duration::from_secs(5);
+
+/// How often wanted artifacts are looked through.
+const WANTED_TICK: Duration = Duration::from_secs(2);
+
+/// The first and the longest pause after trouble with a peer.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// What the workers need.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    /// What every pass needs.
+    pub engine: Engine,
+    /// Is told how it goes.
+    pub readiness: Readiness,
+    /// The members after each round.
+    pub members: watch::Receiver<Arc<Vec<Member>>>,
+    /// Passes at the same time.
+    pub passes_max: usize,
+}
+
+/// Keeps a worker for each usable peer until cancelled.
+pub async fn run(follower: Follower, cancel: CancellationToken) {
+    let mut members = follower.members.clone();
+    let passes = Arc::new(Semaphore::new(follower.passes_max.max(1)));
+    let mut running: HashMap<String, CancellationToken> = HashMap::new();
+    let mut workers: JoinSet<String> = JoinSet::new();
+    let mut wanted = tokio::time::interval(WANTED_TICK);
+    wanted.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let usable: Vec<Peer> = members.borrow_and_update().iter().filter_map(Peer::of).collect();
+        follower.engine.set_usable_peers(usable.clone());
+        stop_workers_of_strangers(&members, &running);
+        for peer in usable.into_iter().filter(|peer| !running.contains_key(&peer.url)) {
+            let stop = cancel.child_token();
+            running.insert(peer.url.clone(), stop.clone());
+            workers.spawn(work(follower.clone(), peer, Arc::clone(&passes), stop));
+        }
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            changed = members.changed() => if changed.is_err() { break },
+            Some(ended) = workers.join_next() => note_ended(ended, &mut running),
+            _ = wanted.tick() => retry_wanted(&follower, &cancel).await,
+        }
+        follower.engine.metrics.observe_peers(&follower.readiness.snapshot());
+    }
+    running.values().for_each(CancellationToken::cancel);
+    while workers.join_next().await.is_some() {}
+}
+
+fn stop_workers_of_strangers(
+    members: &watch::Receiver<Arc<Vec<Member>>>,
+    running: &HashMap<String, CancellationToken>,
+) {
+    let members = members.borrow();
+    let strangers = running.iter().filter(|(url, _)| !members.iter().any(|member| member.url == **url));
+    strangers.for_each(|(_, stop)| stop.cancel());
+}
+
+/// A panicked worker's peer is not known here; its token is dead, and the next round finds it missing.
+fn note_ended(ended: Result<String, tokio::task::JoinError>, running: &mut HashMap<String, CancellationToken>) {
+    match ended {
+        Ok(url) => {
+            running.remove(&url);
+        }
+        Err(error) => {
+            tracing::error!(%error, "peer_worker_died");
+            running.values().for_each(CancellationToken::cancel);
+        }
+    }
+}
+
+async fn retry_wanted(follower: &Follower, cancel: &CancellationToken) {
+    if follower.engine.usable_peers().is_empty() || follower.engine.store.current().is_none() {
+        return;
+    }
+    let retried = retry_due(&follower.engine, &follower.readiness);
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        retried = retried => match retried {
+            Ok(0) => {}
+            Ok(applied) => tracing::info!(applied, "wanted_artifacts_arrived"),
+            Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
+        }
+    }
+}
+
+/// One peer's worker; gives back its URL when it ends.
+async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: CancellationToken) -> String {
+    let url = peer.url.clone();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work_forever(&follower, peer, &passes) => {}
+    }
+    url
+}
+
+async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
+    let mut failures = 0;
+    loop {
+        let result = match &peer.source {
+            PeerSource::Seed => seed_turn(follower, &peer, passes).await,
+            PeerSource::Kura { .. } => kura_turn(follower, &peer, passes, failures).await,
+        };
+        let pause = match result {
+            Ok(()) if peer.source == PeerSource::Seed => {
+                failures = 0;
+                follower.engine.backoff(0, SEED_WALK_TICK, SEED_WALK_TICK)
+            }
+            Ok(()) => {
+                failures = 0;
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::warn!(peer = %peer.url, %error, "peer_turn_failed");
+                failures += 1;
+                follower.engine.backoff(failures, RETRY_PAUSE.0, RETRY_PAUSE.1)
+            }
+        };
+        tokio::time::sleep(pause).await;
+        peer = as_it_is_now(follower, peer).await;
+    }
+}
+
+/// The peer as the last round saw it: another store may be behind the same address. Waits while it does not answer.
+async fn as_it_is_now(follower: &Follower, peer: Peer) -> Peer {
+    let mut members = follower.members.clone();
+    let usable = |members: &Arc<Vec<Member>>| members.iter().any(|member| member.url == peer.url && member.is_usable());
+    let found = members.wait_for(usable).await.ok().and_then(|members| {
+        members.iter().find(|member| member.url == peer.url).and_then(Peer::of)
+    });
+    found.unwrap_or(peer)
+}
+
+async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry: bool) -> Result<bool, PassError> {
+    // The semaphore is never closed.
+    let _permit = passes.acquire().await;
+    let pass = Pass {
+        engine: &follower.engine,
+        peer,
+        progress: &follower.readiness,
+        log: None,
+        dry_run: false,
+        is_retry,
+    };
+    Ok(bootstrap_manifests_from_peer(&pass).await?.is_clean())
+}
+
+async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore) -> Result<(), PassError> {
+    one_pass(follower, peer, passes, false).await?;
+    match push_deletes(&follower.engine, &peer.url).await {
+        Ok(0) => {}
+        Ok(deletes) => tracing::info!(peer = %peer.url, deletes, "deletes_pushed"),
+        Err(error) => tracing::warn!(peer = %peer.url, %error, "deletes_not_pushed"),
+    }
+    Ok(())
+}
+
+/// A pass, then following until something goes wrong; after an unclean pass only until it is time for the next one.
+async fn kura_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, failures: u32) -> Result<(), PassError> {
+    let clean = one_pass(follower, peer, passes, failures > 0).await?;
+    if clean {
+        return follow(follower, peer).await;
+    }
+    let pause = follower.engine.backoff(failures.saturating_add(3), RETRY_PAUSE.0, RETRY_PAUSE.1);
+    tokio::time::timeout(pause, follow(follower, peer)).await.unwrap_or(Ok(()))
+}
+
+/// Long polls the peer's feed for as long as it goes well.
+async fn follow(follower: &Follower, peer: &Peer) -> Result<(), PassError> {
+    let Some(store_id) = peer.store_id() else {
+        return Ok(());
+    };
+    let engine = &follower.engine;
+    let begun = FeedSource::begin(&engine.client, &engine.store, &peer.url, store_id, 0, FeedMode::Follow);
+    let mut source = begun.await?;
+    let progress = super::progress::NoProgress;
+    let pass = Pass { engine, peer, progress: &progress, log: None, dry_run: false, is_retry: false };
+    while let Some(page) = source.next_page().await? {
+        settle_page(&pass, page).await?;
+        source.page_settled().await?;
+    }
+    Ok(())
+}

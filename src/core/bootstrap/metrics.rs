@@ -1,0 +1,150 @@
+//! The metric families of catching up and replication.
+
+use prometheus::{Histogram, IntCounterVec, IntGauge};
+
+use crate::core::mesh::readiness::ReadinessSnapshot;
+use crate::core::telemetry::metrics::MetricsRegistry;
+
+/// How an item reached this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplySource {
+    /// A peer sent it.
+    Replication,
+    /// This node fetched it.
+    Bootstrap,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplyOutcome {
+    /// It is new here.
+    Applied,
+    /// It, or something newer, was here.
+    IgnoredStale,
+    /// Its namespace was deleted later.
+    IgnoredTombstone,
+    /// A newer delete was here.
+    IgnoredOlder,
+    /// It could not be applied.
+    Error,
+}
+
+/// What was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemType {
+    /// An artifact.
+    Artifact,
+    /// The delete of a namespace.
+    NamespaceDelete,
+}
+
+/// The families.
+#[derive(Debug, Clone)]
+pub struct CatchUpMetrics {
+    apply_results: IntCounterVec,
+    applied_items: IntCounterVec,
+    runs: IntCounterVec,
+    digest_buckets: IntCounterVec,
+    duration: Histogram,
+    discovered_peers: IntGauge,
+    known_peers: IntGauge,
+    completed_peers: IntGauge,
+    inflight_peers: IntGauge,
+}
+
+const SOURCES: [&str; 2] = ["replication", "bootstrap"];
+const ITEM_TYPES: [&str; 2] = ["artifact", "namespace_delete"];
+const OUTCOMES: [&str; 5] = ["applied", "ignored_stale", "ignored_tombstone", "ignored_older", "error"];
+
+impl CatchUpMetrics {
+    /// Adds the families to a registry.
+    pub fn new(registry: &MetricsRegistry) -> Self {
+        let apply_results = registry.counters(
+            "kura_replication_apply_results_total",
+            "Items from peers by what became of them.",
+            &["source", "item_type", "outcome"],
+        );
+        for source in SOURCES {
+            for item_type in ITEM_TYPES {
+                OUTCOMES.iter().for_each(|outcome| {
+                    apply_results.with_label_values(&[source, item_type, outcome]);
+                });
+            }
+        }
+        let touched = |name: &str, help: &str, label: &str, values: [&str; 2]| {
+            let family = registry.counters(name, help, &[label]);
+            values.iter().for_each(|value| {
+                family.with_label_values(&[value]);
+            });
+            family
+        };
+        Self {
+            apply_results,
+            applied_items: touched(
+                "kura_bootstrap_applied_items_total",
+                "Items applied while catching up.",
+                "item_type",
+                ["artifact", "namespace_tombstone"],
+            ),
+            runs: touched("kura_bootstrap_runs_total", "Passes over a peer.", "result", ["ok", "error"]),
+            digest_buckets: touched(
+                "kura_bootstrap_digest_buckets_total",
+                "Digest buckets of seed-era peers.",
+                "result",
+                ["matched", "walked"],
+            ),
+            duration: registry.histogram("kura_bootstrap_duration_seconds", "Time a pass over a peer took."),
+            discovered_peers: registry.gauge("kura_discovered_peer_nodes", "Peers that answer now."),
+            known_peers: registry.gauge("kura_bootstrap_known_peers", "Peers that answered at least once."),
+            completed_peers: registry.gauge("kura_bootstrap_completed_peers", "Peers whose data is settled."),
+            inflight_peers: registry.gauge("kura_bootstrap_inflight_peers", "Peers with a pass under way."),
+        }
+    }
+
+    /// Counts an item from a peer.
+    pub fn applied(&self, source: ApplySource, item: ItemType, outcome: ApplyOutcome) {
+        let labels = [
+            match source {
+                ApplySource::Replication => "replication",
+                ApplySource::Bootstrap => "bootstrap",
+            },
+            match item {
+                ItemType::Artifact => "artifact",
+                ItemType::NamespaceDelete => "namespace_delete",
+            },
+            match outcome {
+                ApplyOutcome::Applied => "applied",
+                ApplyOutcome::IgnoredStale => "ignored_stale",
+                ApplyOutcome::IgnoredTombstone => "ignored_tombstone",
+                ApplyOutcome::IgnoredOlder => "ignored_older",
+                ApplyOutcome::Error => "error",
+            },
+        ];
+        self.apply_results.with_label_values(&labels).inc();
+        if source == ApplySource::Bootstrap && outcome == ApplyOutcome::Applied {
+            let item = if item == ItemType::Artifact { "artifact" } else { "namespace_tombstone" };
+            self.applied_items.with_label_values(&[item]).inc();
+        }
+    }
+
+    /// Counts a pass.
+    pub fn pass(&self, clean: bool, elapsed: std::time::Duration) {
+        self.runs.with_label_values(&[if clean { "ok" } else { "error" }]).inc();
+        self.duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a comparison of digests.
+    pub fn buckets(&self, matched: u64, walked: u64) {
+        self.digest_buckets.with_label_values(&["matched"]).inc_by(matched);
+        self.digest_buckets.with_label_values(&["walked"]).inc_by(walked);
+    }
+
+    /// Sets the gauges of peers.
+    pub fn observe_peers(&self, snapshot: &ReadinessSnapshot) {
+        let count = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        self.discovered_peers.set(count(snapshot.peers.iter().filter(|peer| peer.reachable).count()));
+        self.known_peers.set(count(snapshot.known_peers.len()));
+        self.completed_peers.set(count(snapshot.bootstrapped_peers.len()));
+        self.inflight_peers.set(count(snapshot.bootstrap_inflight_peers.len()));
+    }
+}

@@ -1,0 +1,438 @@
+//! A pass over one peer: its tombstones, then everything it lists, item by item, to the end whatever fails.
+//!
+//! How it works: each page is planned against the store in one step, then its items are settled concurrently. An item
+//! that does not settle well is recorded, noted durably as wanted, and the pass goes on. Only when the whole page is
+//! settled or noted may the source move its cursor.
+//!
+//! Failure: trouble with listing, with our own store, or a full volume ends the pass; trouble with an artifact never
+//! does. A pass ended anywhere repeats at most a page of comparisons, and no fetch that was committed.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt;
+
+use super::engine::{Engine, Peer, PeerSource};
+use super::fetch::{FetchError, Fetched, fetch_artifact, stage_bytes};
+use super::metrics::{ApplyOutcome, ApplySource, ItemType};
+use super::plan::{Action, PlannedItem, decide, plan_page};
+use super::progress::Progress;
+use super::report::{Outcome, RunLog};
+use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
+use super::source_feed::{FeedMode, FeedSource};
+use super::source_walk::WalkSource;
+use super::wanted::{note_unsettled, retry_wanted_of};
+use crate::core::base::ids::StoreId;
+use crate::core::store::committer::{CommitOutcome, Operation, Put, PutOrigin};
+use crate::core::store::error::StoreError;
+use crate::core::store::record::Record;
+
+/// Holders asked besides the one that listed an artifact, before it counts as not settled for now.
+const OTHER_HOLDERS_MAX: usize = 8;
+
+/// Why a pass ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// Listing could not go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Our own store did not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Our own volume is full.
+    #[error("the volume is full: {0}")]
+    DiskFull(String),
+    /// No more artifacts can be noted as wanted; listing on would lose some.
+    #[error("too many artifacts are wanted and not available; listing stops")]
+    WantedFull,
+}
+
+impl PassError {
+    /// Whether freeing space is what helps.
+    pub fn is_disk_full(&self) -> bool {
+        let store_full = |error: &StoreError| matches!(error, StoreError::StorageFull { .. });
+        match self {
+            Self::DiskFull(_) => true,
+            Self::Store(error) | Self::Source(SourceError::Store(error)) => store_full(error),
+            Self::Source(_) | Self::WantedFull => false,
+        }
+    }
+}
+
+/// Counts of one pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassSummary {
+    /// How many ended how.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Bytes of bodies that arrived.
+    pub bytes: u64,
+    /// Rows that were not usable.
+    pub skipped: u64,
+}
+
+impl PassSummary {
+    /// How many ended so.
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes.get(&outcome).copied().unwrap_or(0)
+    }
+
+    /// Whether nothing is left that another try at this peer could settle.
+    pub fn is_clean(&self) -> bool {
+        self.count(Outcome::Failed) == 0 && self.count(Outcome::WaitingForPeer) == 0
+    }
+
+    /// Adds another page or pass.
+    pub fn add(&mut self, other: &Self) {
+        other.outcomes.iter().for_each(|(outcome, count)| *self.outcomes.entry(*outcome).or_default() += count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.skipped = self.skipped.saturating_add(other.skipped);
+    }
+
+    /// What is left, in words; `None` if nothing.
+    pub fn complaint(&self) -> Option<String> {
+        let failed = self.count(Outcome::Failed);
+        let waiting = self.count(Outcome::WaitingForPeer);
+        (!self.is_clean()).then(|| format!("{failed} artifacts failed, {waiting} wait for a peer"))
+    }
+}
+
+/// A pass over one peer, and who is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// What it needs.
+    pub engine: &'a Engine,
+    /// Over whom.
+    pub peer: &'a Peer,
+    /// Is told how it goes.
+    pub progress: &'a dyn Progress,
+    /// Counts, in `kura bootstrap`.
+    pub log: Option<&'a RunLog>,
+    /// Whether to look only.
+    pub dry_run: bool,
+    /// Whether this peer was passed over before in this run.
+    pub is_retry: bool,
+}
+
+/// How it ended for one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemEnd {
+    /// In one word.
+    pub outcome: Outcome,
+    /// Why, unless it ended well.
+    pub error: Option<String>,
+    /// Bytes of the body that were committed.
+    pub bytes: u64,
+    /// Whether our own volume is full.
+    pub disk_full: bool,
+    /// Whether the row is not usable: its version is too far ahead of our clock.
+    pub skewed: bool,
+}
+
+impl ItemEnd {
+    fn new(outcome: Outcome, bytes: u64) -> Self {
+        Self { outcome, error: None, bytes, disk_full: false, skewed: false }
+    }
+
+    pub(super) fn present() -> Self {
+        Self::new(Outcome::AlreadyPresent, 0)
+    }
+
+    pub(super) fn waiting(outcome: Outcome) -> Self {
+        Self::new(outcome, 0)
+    }
+
+    fn unsettled(outcome: Outcome, error: String) -> Self {
+        Self { error: Some(error), ..Self::new(outcome, 0) }
+    }
+
+    /// Whether it has to be noted as wanted.
+    pub fn is_unsettled(&self) -> bool {
+        !matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent)
+    }
+}
+
+impl From<FetchError> for ItemEnd {
+    fn from(error: FetchError) -> Self {
+        let text = error.to_string();
+        match error {
+            FetchError::Unavailable(_) => Self::unsettled(Outcome::Unavailable, text),
+            FetchError::BadCopy(_) => Self::unsettled(Outcome::BadCopy, text),
+            FetchError::Unreachable(_) => Self::unsettled(Outcome::WaitingForPeer, text),
+            FetchError::Failed(_) => Self::unsettled(Outcome::Failed, text),
+            FetchError::DiskFull(_) => Self { disk_full: true, ..Self::unsettled(Outcome::Failed, text) },
+        }
+    }
+}
+
+/// One pass over a peer, reported from beginning to end. An error or an unclean summary means: retry the peer.
+pub async fn bootstrap_manifests_from_peer(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
+    let (engine, url) = (pass.engine, pass.peer.url.as_str());
+    let started = engine.clock.monotonic();
+    pass.progress.started(url);
+    if let Some(log) = pass.log {
+        log.pass_started(url, pass.peer.store_id(), pass.is_retry);
+    }
+    let result = run_pass(pass).await;
+    let complaint = match &result {
+        Ok(summary) => summary.complaint(),
+        Err(error) => Some(error.to_string()),
+    };
+    pass.progress.finished(url, complaint.as_deref());
+    if let Some(log) = pass.log {
+        log.pass_finished(url, complaint.as_deref());
+    }
+    engine.metrics.pass(complaint.is_none(), engine.clock.monotonic().saturating_sub(started));
+    match &complaint {
+        None => tracing::info!(peer = %url, summary = ?result, "peer_pass_clean"),
+        Some(error) => tracing::warn!(peer = %url, %error, "peer_pass_unclean"),
+    }
+    result
+}
+
+async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
+    let mut summary = PassSummary::default();
+    apply_tombstones(pass, &mut summary).await?;
+    pass.progress.tombstones_applied(&pass.peer.url);
+    let (client, store, url) = (&pass.engine.client, &pass.engine.store, pass.peer.url.as_str());
+    match pass.peer.source {
+        PeerSource::Seed => {
+            let mut source = WalkSource::begin(client, store, &pass.engine.metrics, url).await.map_err(PassError::from)?;
+            drain(pass, &mut source, &mut summary).await?;
+        }
+        PeerSource::Kura { store_id, artifacts } => {
+            let mode = if pass.dry_run { FeedMode::Look } else { FeedMode::Pass };
+            let mut source = FeedSource::begin(client, store, url, store_id, artifacts, mode).await?;
+            drain(pass, &mut source, &mut summary).await?;
+            if !pass.dry_run {
+                summary.add(&retry_wanted_of(pass).await?);
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// Pages to the end of the source.
+async fn drain<S: ManifestSource>(
+    pass: &Pass<'_>,
+    source: &mut S,
+    summary: &mut PassSummary,
+) -> Result<(), PassError> {
+    while let Some(page) = source.next_page().await? {
+        if let Some(total) = source.rows_total() {
+            pass.progress.total(&pass.peer.url, total);
+        }
+        summary.add(&settle_page(pass, page).await?);
+        source.page_settled().await?;
+    }
+    Ok(())
+}
+
+/// All tombstones of the peer, page by page. They are exempt from every stop.
+async fn apply_tombstones(pass: &Pass<'_>, summary: &mut PassSummary) -> Result<(), PassError> {
+    let url = pass.peer.url.as_str();
+    let mut after: Option<String> = None;
+    loop {
+        let page = pass.engine.client.tombstones(url, after.as_deref()).await.map_err(SourceError::from)?;
+        let is_empty = page.tombstones.is_empty() && page.skipped.is_empty();
+        note_skipped(pass, summary, &page.skipped);
+        for tombstone in page.tombstones {
+            apply_tombstone(pass, tombstone.namespace_id, tombstone.version_ms).await?;
+        }
+        pass.progress.advanced(url, 0, 0);
+        match (page.next_after, after) {
+            (None, _) => return Ok(()),
+            (Some(next), before) if is_empty || before.as_ref().is_some_and(|before| next <= *before) => {
+                let after = before.unwrap_or_default();
+                return Err(SourceError::Unadvancing { peer: url.to_owned(), after, next }.into());
+            }
+            (Some(next), _) => after = Some(next),
+        }
+    }
+}
+
+fn note_skipped(pass: &Pass<'_>, summary: &mut PassSummary, skipped: &[String]) {
+    if let Some(first) = skipped.first() {
+        tracing::warn!(peer = %pass.peer.url, rows = skipped.len(), %first, "peer_rows_skipped");
+    }
+    summary.skipped = summary.skipped.saturating_add(u64::try_from(skipped.len()).unwrap_or(u64::MAX));
+    if let Some(log) = pass.log {
+        log.skipped(skipped.len());
+    }
+}
+
+async fn apply_tombstone(pass: &Pass<'_>, namespace: String, version_ms: u64) -> Result<(), PassError> {
+    if pass.dry_run || version_ms == 0 {
+        return Ok(());
+    }
+    let operation = Operation::DeleteNamespace { namespace, version_ms: Some(version_ms) };
+    let outcome = match pass.engine.store.commit(operation).await? {
+        CommitOutcome::Deleted { .. } => {
+            pass.log.inspect(|log| log.tombstone_applied());
+            ApplyOutcome::Applied
+        }
+        _ => ApplyOutcome::IgnoredOlder,
+    };
+    pass.engine.metrics.applied(ApplySource::Bootstrap, ItemType::NamespaceDelete, outcome);
+    Ok(())
+}
+
+/// Settles a page: tombstones, a plan, then the items concurrently. What did not settle is noted before this returns.
+pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<PassSummary, PassError> {
+    let mut summary = PassSummary::default();
+    note_skipped(pass, &mut summary, &page.skipped);
+    let mut artifacts = Vec::new();
+    for row in page.rows {
+        match row {
+            SourceRow::Artifact(record, body) => artifacts.push((record, body)),
+            SourceRow::Tombstone { namespace, version_ms } => apply_tombstone(pass, namespace, version_ms).await?,
+        }
+    }
+    let tenant_id = pass.engine.client.tenant_id().to_owned();
+    let items = pass.engine.store.call(move |store| plan_page(store, &tenant_id, artifacts)).await?;
+    if pass.dry_run {
+        items.iter().for_each(|item| look_at(pass, item));
+        return Ok(summary);
+    }
+    let settled = items.into_iter().map(|item| async move {
+        let end = bootstrap_artifact_from_peer(pass, item.clone()).await;
+        (item, end)
+    });
+    let mut settled = futures_util::stream::iter(settled).buffer_unordered(pass.engine.concurrency.max(1));
+    let (mut unsettled, mut disk_full) = (Vec::new(), None);
+    while let Some((item, end)) = settled.next().await {
+        let end = end?;
+        note_end(pass, &mut summary, &item, &end);
+        if end.disk_full {
+            disk_full.clone_from(&end.error);
+        }
+        if end.is_unsettled() {
+            unsettled.push((item, end));
+        }
+    }
+    if !note_unsettled(pass.engine, &pass.peer.url, &unsettled).await? {
+        return Err(PassError::WantedFull);
+    }
+    disk_full.map_or(Ok(summary), |error| Err(PassError::DiskFull(error)))
+}
+
+/// What a dry run says of an item.
+fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
+    let Some(log) = pass.log else { return };
+    match item.action {
+        Action::Fetch => log.planned(&pass.peer.url, &item.id, item.record.size),
+        Action::Refuse => log.skipped(1),
+        Action::Adopt | Action::Skip => log.settled(&pass.peer.url, &item.id, Outcome::AlreadyPresent, None, 0),
+    }
+}
+
+fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end: &ItemEnd) {
+    pass.progress.advanced(&pass.peer.url, 1, 0);
+    if end.skewed {
+        let row = format!("{}: version {} is too far ahead of our clock", item.id, item.record.version_ms);
+        note_skipped(pass, summary, &[row]);
+        return;
+    }
+    if end.is_unsettled() {
+        let error = end.error.as_deref().unwrap_or_default();
+        tracing::warn!(peer = %pass.peer.url, artifact = %item.id, outcome = ?end.outcome, %error, "artifact_not_settled");
+    }
+    let outcome = match end.outcome {
+        Outcome::Applied => ApplyOutcome::Applied,
+        Outcome::AlreadyPresent | Outcome::Unavailable => ApplyOutcome::IgnoredStale,
+        _ => ApplyOutcome::Error,
+    };
+    pass.engine.metrics.applied(ApplySource::Bootstrap, ItemType::Artifact, outcome);
+    *summary.outcomes.entry(end.outcome).or_default() += 1;
+    summary.bytes = summary.bytes.saturating_add(end.bytes);
+    if let Some(log) = pass.log {
+        log.settled(&pass.peer.url, &item.id, end.outcome, end.error.clone(), end.bytes);
+    }
+}
+
+/// One artifact: from the body that rode along, from the peer that listed it, or from another holder at once. An
+/// error of this function is trouble of our own store; everything else is an end of the item.
+pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
+    match item.action {
+        Action::Skip => return Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
+        Action::Refuse => return Ok(skewed()),
+        Action::Adopt | Action::Fetch => {}
+    }
+    let engine = pass.engine;
+    let flight = engine.flights.enter(item.id).await;
+    let mut action = item.action;
+    if flight.waited {
+        let record = item.record.clone();
+        action = decide(engine.store.call(move |store| store.wants(&record)).await?);
+    }
+    match action {
+        Action::Skip => Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
+        Action::Refuse => Ok(skewed()),
+        Action::Adopt => {
+            let adopted = engine.store.commit(Operation::AdoptVersion(item.record)).await?;
+            Ok(end_of(adopted, 0))
+        }
+        Action::Fetch => fetch_and_commit(pass, item).await,
+    }
+}
+
+async fn fetch_and_commit(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
+    let (engine, url) = (pass.engine, pass.peer.url.as_str());
+    let fetched = match item.body {
+        Some(bytes) => stage_bytes(engine, *item.record.clone(), bytes, url).await,
+        None => fetch_artifact(engine, pass.progress, url, &item.id, &item.record).await,
+    };
+    let error = match fetched {
+        Ok(fetched) => return commit(engine, fetched).await,
+        Err(error @ FetchError::DiskFull(_)) => return Ok(error.into()),
+        Err(error) => error,
+    };
+    for other in other_holders(engine, url) {
+        if let Ok(fetched) = fetch_artifact(engine, pass.progress, &other, &item.id, &item.record).await {
+            tracing::info!(artifact = %item.id, peer = %url, holder = %other, "artifact_from_another_holder");
+            return commit(engine, fetched).await;
+        }
+    }
+    Ok(error.into())
+}
+
+/// Only kura peers: they say which version they send. A seed-era peer is asked for what it listed itself, in its own
+/// pass.
+fn other_holders(engine: &Engine, url: &str) -> Vec<String> {
+    let peers = engine.usable_peers();
+    let others = peers.iter().filter(|peer| peer.url != url && peer.store_id().is_some());
+    others.take(OTHER_HOLDERS_MAX).map(|peer| peer.url.clone()).collect()
+}
+
+/// Commits a verified body under the version its peer gave it.
+pub(super) async fn commit(engine: &Engine, fetched: Fetched) -> Result<ItemEnd, StoreError> {
+    let bytes = fetched.body.length;
+    let Record { name, kind, content_type, attributes, unknown, version_ms, logical, created_at_ms, origin, .. } =
+        fetched.record;
+    let origin = PutOrigin::Replicated { version_ms, logical, created_at_ms, origin };
+    let put = Put { name, kind, content_type, attributes, unknown, body: fetched.body, origin };
+    match engine.store.commit(Operation::Put(Box::new(put))).await {
+        Ok(outcome) => Ok(end_of(outcome, bytes)),
+        Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),
+        Err(error) => Err(error),
+    }
+}
+
+fn end_of(outcome: CommitOutcome, bytes: u64) -> ItemEnd {
+    match outcome {
+        CommitOutcome::Applied(_) => ItemEnd::new(Outcome::Applied, bytes),
+        CommitOutcome::ClockSkew { .. } => skewed(),
+        _ => ItemEnd::new(Outcome::AlreadyPresent, 0),
+    }
+}
+
+fn skewed() -> ItemEnd {
+    ItemEnd { skewed: true, ..ItemEnd::new(Outcome::AlreadyPresent, 0) }
+}
+
+/// The cursor key of a kura peer.
+pub(super) fn cursor_key(store_id: StoreId) -> String {
+    store_id.to_string()
+}
+
+#[cfg(test)]
+#[path = "pass_tests.rs"]
+mod tests;

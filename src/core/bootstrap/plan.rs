@@ -1,0 +1,57 @@
+//! What to do about each listed artifact: pure decisions over what the store says.
+
+use bytes::Bytes;
+
+use crate::core::base::ids::ArtifactId;
+use crate::core::store::error::StoreError;
+use crate::core::store::record::Record;
+use crate::core::store::{Store, Wants};
+
+/// What to do about one listed artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Fetch it.
+    Fetch,
+    /// Its bytes are here under an older version.
+    Adopt,
+    /// It, or something newer, is here, or it was deleted or evicted.
+    Skip,
+    /// Its version is too far ahead of our clock: the row is skipped and reported.
+    Refuse,
+}
+
+/// What the store's answer means for catching up.
+pub fn decide(wants: Wants) -> Action {
+    match wants {
+        Wants::Fetch => Action::Fetch,
+        Wants::Adopt => Action::Adopt,
+        Wants::AlreadyHere | Wants::Tombstoned | Wants::Evicted => Action::Skip,
+        Wants::ClockSkew => Action::Refuse,
+    }
+}
+
+/// A listed artifact and what to do about it.
+#[derive(Debug, Clone)]
+pub struct PlannedItem {
+    /// Its id, computed from its name.
+    pub id: ArtifactId,
+    /// What the peer says of it.
+    pub record: Box<Record>,
+    /// Its body, if that rode along.
+    pub body: Option<Bytes>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// Plans a page against the store; blocks.
+pub fn plan_page(
+    store: &Store,
+    tenant_id: &str,
+    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
+) -> Result<Vec<PlannedItem>, StoreError> {
+    let plan_one = |(record, body): (Box<Record>, Option<Bytes>)| {
+        let action = decide(store.wants(&record)?);
+        Ok(PlannedItem { id: record.name.artifact_id(tenant_id), record, body, action })
+    };
+    artifacts.into_iter().map(plan_one).collect()
+}

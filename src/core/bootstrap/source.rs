@@ -1,0 +1,65 @@
+//! Where a pass gets its rows from: one trait over the seed era's walk and kura's feed.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::core::mesh::client::PeerError;
+use crate::core::store::error::StoreError;
+use crate::core::store::record::Record;
+
+/// One row of a page.
+#[derive(Debug, Clone)]
+pub enum SourceRow {
+    /// An artifact, with its body if that rode along. A record from a seed-era peer has a zero digest: not known yet.
+    Artifact(Box<Record>, Option<Bytes>),
+    /// A deleted namespace.
+    Tombstone {
+        /// Which one.
+        namespace: String,
+        /// Everything at or below this is deleted.
+        version_ms: u64,
+    },
+}
+
+/// A page of rows, all to be settled or durably noted before the source moves its cursor.
+#[derive(Debug, Clone, Default)]
+pub struct SourcePage {
+    /// The rows in the source's order.
+    pub rows: Vec<SourceRow>,
+    /// Rows that were not usable, with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// Listing could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The peer did not give what was asked.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// Our own store did not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The peer's cursor did not advance; going on would never end.
+    #[error("{peer} sent a cursor that does not advance: {next:?} after {after:?}")]
+    Unadvancing {
+        /// Who.
+        peer: String,
+        /// The cursor that was sent to it.
+        after: String,
+        /// The cursor it gave back.
+        next: String,
+    },
+}
+
+/// A listing of one peer's artifacts.
+pub trait ManifestSource: Send {
+    /// The next page, or `None` at the end of the listing.
+    fn next_page(&mut self) -> impl Future<Output = Result<Option<SourcePage>, SourceError>> + Send;
+
+    /// Every row of the last page is settled or durably noted: the durable cursor, if there is one, may pass them.
+    fn page_settled(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// How many rows this pass has in all, as far as known.
+    fn rows_total(&self) -> Option<u64>;
+}
