@@ -124,9 +124,9 @@ async fn rounds(
             Err(error) => Some(error),
         };
         round += 1;
-        let is_final = error.as_ref().is_some_and(|error| {
-            error.is_disk_full() || matches!(error, PassError::WantedFull | PassError::Store(_))
-        });
+        let is_final = error
+            .as_ref()
+            .is_some_and(|error| error.is_disk_full() || matches!(error, PassError::WantedFull | PassError::Store(_)));
         if is_final || round >= ROUNDS_MAX {
             return error;
         }

@@ -98,7 +98,8 @@ pub async fn fetch_artifact(
         drop(writer);
         writer = engine.staging.begin(body_spec(&record)).await?;
     }
-    let body = stream_response_to_temp(response, writer, record.size, &|bytes| progress.advanced(holder, 0, bytes)).await?;
+    let body =
+        stream_response_to_temp(response, writer, record.size, &|bytes| progress.advanced(holder, 0, bytes)).await?;
     let record = verified(record, &body, holder)?;
     Ok(Fetched { record, body })
 }

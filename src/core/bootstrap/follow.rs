@@ -58,7 +58,10 @@ pub async fn run(follower: Follower, cancel: CancellationToken) {
         let usable: Vec<Peer> = members.borrow_and_update().iter().filter_map(Peer::of).collect();
         follower.engine.set_usable_peers(usable.clone());
         stop_workers_of_strangers(&members, &running);
-        for peer in usable.into_iter().filter(|peer| !running.contains_key(&peer.url)) {
+        for peer in usable {
+            if running.contains_key(&peer.url) {
+                continue;
+            }
             let stop = cancel.child_token();
             running.insert(peer.url.clone(), stop.clone());
             workers.spawn(work(follower.clone(), peer, Arc::clone(&passes), stop));
@@ -153,23 +156,19 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
 async fn as_it_is_now(follower: &Follower, peer: Peer) -> Peer {
     let mut members = follower.members.clone();
     let usable = |members: &Arc<Vec<Member>>| members.iter().any(|member| member.url == peer.url && member.is_usable());
-    let found = members.wait_for(usable).await.ok().and_then(|members| {
-        members.iter().find(|member| member.url == peer.url).and_then(Peer::of)
-    });
+    let found = members
+        .wait_for(usable)
+        .await
+        .ok()
+        .and_then(|members| members.iter().find(|member| member.url == peer.url).and_then(Peer::of));
     found.unwrap_or(peer)
 }
 
 async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry: bool) -> Result<bool, PassError> {
     // The semaphore is never closed.
     let _permit = passes.acquire().await;
-    let pass = Pass {
-        engine: &follower.engine,
-        peer,
-        progress: &follower.readiness,
-        log: None,
-        dry_run: false,
-        is_retry,
-    };
+    let pass =
+        Pass { engine: &follower.engine, peer, progress: &follower.readiness, log: None, dry_run: false, is_retry };
     Ok(bootstrap_manifests_from_peer(&pass).await?.is_clean())
 }
 

@@ -195,7 +195,8 @@ async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
     let (client, store, url) = (&pass.engine.client, &pass.engine.store, pass.peer.url.as_str());
     match pass.peer.source {
         PeerSource::Seed => {
-            let mut source = WalkSource::begin(client, store, &pass.engine.metrics, url).await.map_err(PassError::from)?;
+            let mut source =
+                WalkSource::begin(client, store, &pass.engine.metrics, url).await.map_err(PassError::from)?;
             drain(pass, &mut source, &mut summary).await?;
         }
         PeerSource::Kura { store_id, artifacts } => {
@@ -211,11 +212,7 @@ async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
 }
 
 /// Pages to the end of the source.
-async fn drain<S: ManifestSource>(
-    pass: &Pass<'_>,
-    source: &mut S,
-    summary: &mut PassSummary,
-) -> Result<(), PassError> {
+async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut PassSummary) -> Result<(), PassError> {
     while let Some(page) = source.next_page().await? {
         if let Some(total) = source.rows_total() {
             pass.progress.total(&pass.peer.url, total);

@@ -3,9 +3,9 @@
 //! How it works: our own tombstones are listed, and those newer in our log than the last one pushed are sent. How far
 //! each peer is told is remembered beside the cursors. A peer that knows a newer delete ignores ours.
 
-use crate::core::mesh::client::PeerError;
 use crate::core::base::ids::Seq;
 use crate::core::bootstrap::engine::Engine;
+use crate::core::mesh::client::PeerError;
 use crate::core::store::cursor::Cursor;
 use crate::core::store::error::StoreError;
 

@@ -226,7 +226,9 @@ impl RunLog {
 
     /// Rows of a peer were not usable.
     pub fn skipped(&self, rows: usize) {
-        self.with(|state| state.skipped_rows = state.skipped_rows.saturating_add(u64::try_from(rows).unwrap_or(u64::MAX)));
+        self.with(|state| {
+            state.skipped_rows = state.skipped_rows.saturating_add(u64::try_from(rows).unwrap_or(u64::MAX))
+        });
     }
 
     /// A dry run would fetch this.
@@ -372,14 +374,37 @@ mod tests {
         log.pass_finished("http://a", Some("1 artifact is not settled"));
         let json = serde_json::to_value(log.report(std::time::Duration::ZERO, false)).unwrap();
         let fields = [
-            "schema", "complete", "tombstones_applied", "applied", "applied_bytes", "already_present", "unavailable",
-            "waiting_for_peer", "bad_copy", "beyond_capacity", "failed", "skipped_rows", "elapsed_ms", "peers", "items",
+            "schema",
+            "complete",
+            "tombstones_applied",
+            "applied",
+            "applied_bytes",
+            "already_present",
+            "unavailable",
+            "waiting_for_peer",
+            "bad_copy",
+            "beyond_capacity",
+            "failed",
+            "skipped_rows",
+            "elapsed_ms",
+            "peers",
+            "items",
             "items_total",
         ];
         fields.iter().for_each(|field| assert!(json.get(field).is_some(), "{field}"));
         let peer = [
-            "url", "store_id", "bootstrapped", "listed", "applied", "already_present", "unavailable", "failed",
-            "bad_copy", "bytes", "retries", "error",
+            "url",
+            "store_id",
+            "bootstrapped",
+            "listed",
+            "applied",
+            "already_present",
+            "unavailable",
+            "failed",
+            "bad_copy",
+            "bytes",
+            "retries",
+            "error",
         ];
         peer.iter().for_each(|field| assert!(json["peers"][0].get(field).is_some(), "{field}"));
         assert_eq!(json["items"][0]["outcome"], "bad_copy");

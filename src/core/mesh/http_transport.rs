@@ -25,18 +25,20 @@ const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 /// The transport over sockets; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
-    client: reqwest::Client,
+    /// Making a client reads the system's settings; if that failed, every exchange says so.
+    client: Result<reqwest::Client, TransportError>,
     no_progress: Duration,
 }
 
-impl HttpTransport {
-    /// With the house's bounds.
-    pub fn new() -> Result<Self, TransportError> {
+impl Default for HttpTransport {
+    fn default() -> Self {
         Self::with_no_progress_timeout(NO_PROGRESS_TIMEOUT)
     }
+}
 
-    /// With another bound for silence inside a body.
-    pub fn with_no_progress_timeout(no_progress: Duration) -> Result<Self, TransportError> {
+impl HttpTransport {
+    /// With another bound for silence inside a body than the house's.
+    pub fn with_no_progress_timeout(no_progress: Duration) -> Self {
         let built = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
@@ -46,8 +48,8 @@ impl HttpTransport {
             .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
             .tcp_nodelay(true)
             .build();
-        let client = built.map_err(|error| transport_error("", &error, TransportPhase::Connect, 0))?;
-        Ok(Self { client, no_progress })
+        let client = built.map_err(|error| transport_error("", &error, TransportPhase::Connect, 0));
+        Self { client, no_progress }
     }
 }
 
@@ -58,10 +60,11 @@ impl PeerTransport for HttpTransport {
 }
 
 async fn exchange(
-    client: reqwest::Client,
+    client: Result<reqwest::Client, TransportError>,
     request: PeerRequest,
     no_progress: Duration,
 ) -> Result<PeerResponse, TransportError> {
+    let client = client?;
     let PeerRequest { method, peer, path_and_query, headers, body, head_timeout } = request;
     let mut sent = client.request(method, format!("{peer}{path_and_query}")).headers(headers);
     if !body.is_empty() {

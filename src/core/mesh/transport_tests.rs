@@ -102,7 +102,7 @@ async fn sockets_keep_the_contract() {
     let nowhere = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
     let server = tokio::spawn(async move { axum::serve(listener, peer()).await });
-    let transport = HttpTransport::with_no_progress_timeout(Duration::from_millis(100)).unwrap();
+    let transport = HttpTransport::with_no_progress_timeout(Duration::from_millis(100));
     keeps_the_contract(&transport, &there, &nowhere).await;
     server.abort();
 }
