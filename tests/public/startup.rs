@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::harness::{TestNode, settings};
 
+/// What must hold of a value.
+type Holds = fn(&Value) -> bool;
+
 /// Every name below a folder with its size and times.
 fn listing(root: &Path) -> BTreeMap<String, (u64, SystemTime)> {
     let mut found = BTreeMap::new();
@@ -86,15 +89,15 @@ async fn the_probes_carry_every_key_of_the_contract() {
     let node = TestNode::start().await;
     let probe = async |path: &str| -> Value { serde_json::from_slice(&node.get(path).await.body).unwrap() };
     let (up, ready, rollout) = (probe("/up").await, probe("/ready").await, probe("/status/rollout").await);
-    let require = |document: &Value, keys: &[(&str, fn(&Value) -> bool)]| {
+    let require = |document: &Value, keys: &[(&str, Holds)]| {
         for (key, holds) in keys {
             assert!(document.get(key).is_some_and(holds), "{key} of {document}");
         }
     };
-    let text: fn(&Value) -> bool = Value::is_string;
-    let number: fn(&Value) -> bool = Value::is_u64;
-    let list: fn(&Value) -> bool = Value::is_array;
-    let flag: fn(&Value) -> bool = Value::is_boolean;
+    let text: Holds = Value::is_string;
+    let number: Holds = Value::is_u64;
+    let list: Holds = Value::is_array;
+    let flag: Holds = Value::is_boolean;
     require(
         &up,
         &[

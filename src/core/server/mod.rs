@@ -17,3 +17,4 @@ pub mod startup_status;
 
 mod mesh_wiring;
 mod reclaim;
+mod run_state;

@@ -11,7 +11,8 @@
 //! Failure: an error in any step ends the listeners that are up and gives everything back; see [`ServeError`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -20,14 +21,16 @@ use tokio_util::task::TaskTracker;
 use super::listener::{self, Ending};
 use super::node::{BoundAddresses, NodeContext, Seams};
 use super::port_holder::port_holder;
-use super::public;
 use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
+use super::{control, mesh_wiring, public, reclaim, run_state};
 use crate::core::base::executor;
 use crate::core::config::Config;
-use crate::core::data_dir::layout::{self, DataDirKind, Layout};
+use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
 use crate::core::data_dir::lock::DataDirLock;
+use crate::core::data_dir::run_record::RunRecord;
+use crate::core::data_dir::space::is_storage_full;
 use crate::core::store::error::StoreError;
 use crate::core::store::{OpenReport, Store, StoreOptions};
 
@@ -49,7 +52,8 @@ pub struct RunningNode {
     internal: Ending,
     listeners: Listeners,
     workers: TaskTracker,
-    lock: Arc<DataDirLock>,
+    lock: Arc<Mutex<DataDirLock>>,
+    record: OnceLock<RunRecord>,
 }
 
 #[derive(Debug, Default)]
@@ -83,11 +87,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 ///
 /// # Errors
 /// See [`ServeError`]; everything that was begun has been given back.
-pub async fn start(config: Config, seams: Seams) -> Result<RunningNode, ServeError> {
+pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, ServeError> {
     let status = StartupStatus::new(Arc::clone(&seams.clock));
     let wanted = Layout::new(&config.data_dir, &config.tmp_dir);
     let lock = status.step("lock", async { lock_data_dir(&wanted, &seams) }).await?;
     let (public, internal) = status.step("bind_listeners", bind_both(&config)).await?;
+    config.node_url = reachable_url(config.node_url, &internal);
     let layout = status.step("make_directories", async { make_directories(&wanted, &seams) }).await?;
     let node = NodeContext::new(config, layout, seams, status);
     node.readiness.set_lock_held(true);
@@ -97,7 +102,8 @@ pub async fn start(config: Config, seams: Seams) -> Result<RunningNode, ServeErr
         internal: Ending::default(),
         listeners: Listeners::default(),
         workers: TaskTracker::new(),
-        lock: Arc::new(lock),
+        lock: Arc::new(Mutex::new(lock)),
+        record: OnceLock::new(),
     };
     running.listen(public, internal);
     match running.open().await {
@@ -125,11 +131,18 @@ fn lock_data_dir(layout: &Layout, seams: &Seams) -> Result<DataDirLock, ServeErr
             return Err(ServeError::Incompatible { path, reason });
         }
         DataDirKind::Missing => {
-            layout::create_data_dir(layout, seams.disk.as_ref()).map_err(ServeError::Directories)?;
+            layout::create_data_dir(layout, seams.disk.as_ref()).map_err(|error| no_directory(error, &path))?;
         }
         DataDirKind::Empty | DataDirKind::Kura => {}
     }
     Ok(DataDirLock::try_acquire(layout, seams.clock.now_ms())?)
+}
+
+fn no_directory(error: EnsureError, path: &Path) -> ServeError {
+    if is_storage_full(&error.source) {
+        return ServeError::DiskFull { path: path.to_path_buf(), free_bytes: 0 };
+    }
+    ServeError::Directories(error)
 }
 
 async fn bind_both(config: &Config) -> Result<(TcpListener, TcpListener), ServeError> {
@@ -143,6 +156,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         std::io::ErrorKind::AddrInUse => ServeError::PortTaken { address, holder: port_holder(address) },
         _ => ServeError::Bind { address, source },
     })
+}
+
+/// With the port left to the system, the node's own URL is known only now.
+fn reachable_url(node_url: String, internal: &TcpListener) -> String {
+    match (node_url.strip_suffix(":0"), internal.local_addr()) {
+        (Some(base), Ok(bound)) => format!("{base}:{}", bound.port()),
+        _ => node_url,
+    }
 }
 
 /// The layout to go on with: its tmp dir may have moved onto the data dir's mount.
@@ -205,6 +226,9 @@ impl RunningNode {
             tracing::warn!("workers_still_running");
         }
         self.close_store().await;
+        if let Some(record) = self.record.get() {
+            run_state::end(&self.node, record.clone()).await;
+        }
     }
 
     async fn abandon(self) {
@@ -236,15 +260,17 @@ impl RunningNode {
         let app = public::router(Arc::clone(&self.node));
         let open = self.node.server_metrics.connections.clone();
         self.listeners.public.spawn(listener::serve(public, app, open, self.public.clone()));
-        let app = super::mesh_wiring::internal_router(&self.node);
+        let app = mesh_wiring::internal_router(&self.node);
         let open = self.node.server_metrics.internal_connections.clone();
         self.listeners.internal.spawn(listener::serve(internal, app, open, self.internal.clone()));
+        self.workers.spawn(control::serve_control(Arc::clone(&self.node)));
     }
 
     /// Reclaims, opens, and puts the store where everybody finds it.
     async fn open(&self) -> Result<(), ServeError> {
         let status = &self.node.startup;
-        status.step("reclaim_staging", super::reclaim::dead_staging(&self.node)).await?;
+        status.step("reclaim_staging", reclaim::dead_staging(&self.node, &self.lock)).await?;
+        self.start_record().await;
         let report = status.step("open_store", self.open_store()).await?;
         tracing::info!(?report, "store_opened");
         self.node.readiness.set_store_open(true);
@@ -277,6 +303,13 @@ impl RunningNode {
         }
     }
 
+    /// The run record needs a little room, so it is written after staging was reclaimed.
+    async fn start_record(&self) {
+        let record = run_state::begin(&self.node).await;
+        self.workers.spawn(run_state::keep(Arc::clone(&self.node), record.clone()));
+        let _ = self.record.set(record);
+    }
+
     /// Drops multipart uploads that nobody goes on with.
     fn start_janitor(&self) {
         let node = Arc::clone(&self.node);
@@ -296,7 +329,7 @@ impl RunningNode {
 
     /// Discovery, tombstones, catch-up and following go on behind the running node.
     fn start_mesh(&self) {
-        super::mesh_wiring::start(&self.node, &self.workers);
+        mesh_wiring::start(&self.node, &self.workers);
     }
 }
 
