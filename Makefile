@@ -3,7 +3,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: serve build test demo lint fmt generate completions tools clean
+.PHONY: serve build test demo bench lint fmt generate completions tools clean
 
 serve: build ## Build, and run a node on embedded defaults.
 	bin/kura serve $(ARGS)
@@ -20,6 +20,9 @@ test: tools ## Install the tools the tests run against, and pass the whole suite
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	$(CARGO) build --release --example holdings
 	scripts/demo.sh
+
+bench: build ## Measure inline thresholds; FOLDER is on the volume to measure.
+	$(CARGO) run --quiet --release --example bench_inline -- bin/kura $${FOLDER:-target}
 
 lint: tools ## What a change has to pass besides the tests.
 	cargo fmt --all --check
