@@ -127,25 +127,10 @@ fn a_data_dir_of_another_tenant_exits_14() {
     assert!(ended.stderr.contains("other") && ended.stderr.contains("default"), "{}", ended.stderr);
 }
 
-/// Runs a shell script in a mount namespace of its own, where `$1` is a full tmpfs of 1 MiB with a folder `data`.
-/// `None` where this user may not make namespaces, as in an unprivileged container.
-fn on_a_full_volume(kura: &Kura, script: &str) -> Option<Ended> {
-    let prepare = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 99; mkdir \"$1/data\"; \
-                   dd if=/dev/zero of=\"$1/fill\" bs=4k 2>/dev/null";
-    let volume = kura.path("volume");
-    std::fs::create_dir(&volume).unwrap();
-    let mut unshare = std::process::Command::new("unshare");
-    unshare.args(["-rm", "sh", "-c", &format!("{prepare}; {script}"), "sh"]).arg(&volume);
-    unshare.arg(env!("CARGO_BIN_EXE_kura")).env_remove("KURA_GENERATE");
-    let output = unshare.output().ok()?;
-    let refused = output.status.code() == Some(99) || output.stderr.starts_with(b"unshare:");
-    (!refused).then(|| Ended::from(output))
-}
-
 #[test]
 fn a_full_disk_exits_10_and_names_what_frees_it() {
     let script = "\"$2\" serve --port 0 --internal-port 0 --data-dir \"$1/data\"";
-    let Some(ended) = on_a_full_volume(&Kura::new(), script) else {
+    let Some(ended) = Kura::new().on_a_full_volume(script) else {
         eprintln!("not run: no namespaces here");
         return;
     };

@@ -7,6 +7,8 @@ mod generated;
 #[cfg(test)]
 mod kura;
 #[cfg(test)]
+mod reclaim_staging;
+#[cfg(test)]
 mod screens;
 #[cfg(test)]
 mod settings;
