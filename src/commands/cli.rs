@@ -12,6 +12,7 @@ use clap::{
 };
 
 use super::completions::CompletionsArgs;
+use super::doctor::DoctorArgs;
 use super::reclaim_staging::ReclaimStagingArgs;
 use super::serve::ServeArgs;
 use crate::core::config::{Group, Kind, SETTINGS, Setting, Variables};
@@ -40,6 +41,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Free what was never committed; never touches data
     ReclaimStaging(ReclaimStagingArgs),
+    /// Find out what is wrong with a node, without changing anything
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -49,7 +52,7 @@ impl Command {
     pub fn is_server(&self) -> bool {
         match self {
             Self::Serve(_) => true,
-            Self::ReclaimStaging(_) | Self::Completions(_) => false,
+            Self::ReclaimStaging(_) | Self::Doctor(_) | Self::Completions(_) => false,
         }
     }
 }

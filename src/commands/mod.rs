@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod completions;
 pub mod context;
+pub mod doctor;
 pub mod entry;
 pub mod exit;
 pub mod fatal;

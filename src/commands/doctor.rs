@@ -1,0 +1,217 @@
+//! `kura doctor`: looks, renders what was found, and turns it into an exit code. Changes nothing.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::context::Context;
+use super::exit::{CommandError, ExitCode};
+use super::render::doctor::{self as render, Style};
+use crate::core::base::clock::SystemClock;
+use crate::core::base::disk::RealDisk;
+use crate::core::config::nearest;
+use crate::core::doctor::check::Category;
+use crate::core::doctor::checks;
+use crate::core::doctor::context::{Asked, Context as Look, Mode, Settings, Verify, World};
+use crate::core::doctor::finding::{Code, Severity};
+use crate::core::doctor::report::{Conclusion, Report};
+use crate::core::doctor::run::{self, Selection, Selector};
+use crate::core::doctor::runbook;
+use crate::core::mesh::http_transport::HttpTransport;
+use crate::core::mesh::transport::PeerTransport;
+
+/// `--output` of the doctor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DoctorOutput {
+    /// Everything, for people
+    #[default]
+    Table,
+    /// Only what is not ok
+    Short,
+    /// One JSON document
+    Json,
+}
+
+/// `--fail-on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FailOn {
+    /// Warnings end with exit code 3, too
+    Warn,
+    /// Only failures do
+    #[default]
+    Fail,
+}
+
+/// `--verify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum VerifyArg {
+    /// Read no bodies
+    None,
+    /// Read a few
+    #[default]
+    Sample,
+    /// Read each one
+    All,
+}
+
+/// Find out what is wrong with a node, without changing anything
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 nothing to do, 3 at least one failure, 4 a check could not run, 2 usage.")]
+pub struct DoctorArgs {
+    /// Look at files only: ask neither a running node nor peers
+    #[arg(long, conflicts_with = "online")]
+    pub offline: bool,
+    /// Insist on a running node: that none answers is an error
+    #[arg(long)]
+    pub online: bool,
+    /// Run only these checks or categories
+    #[arg(long, value_name = "CODE|CATEGORY", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Leave these checks or categories out
+    #[arg(long, value_name = "CODE|CATEGORY", value_delimiter = ',')]
+    pub skip: Vec<String>,
+    /// What ends with exit code 3
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value_t)]
+    pub fail_on: FailOn,
+    /// How many bodies to read and hash
+    #[arg(long, value_name = "HOW_MANY", value_enum, default_value_t)]
+    pub verify: VerifyArg,
+    /// List all checks and look at nothing
+    #[arg(long, conflicts_with_all = ["explain", "only", "skip"])]
+    pub list: bool,
+    /// Print the runbook of a code and look at nothing
+    #[arg(long, value_name = "CODE")]
+    pub explain: Option<String>,
+    /// How to show the result
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: DoctorOutput,
+}
+
+/// Looks and says what was found.
+///
+/// # Errors
+/// Unknown codes, and an unwritable stdout. What is wrong with the node is an answer and no error.
+pub async fn run(args: DoctorArgs, context: &mut Context) -> Result<ExitCode, CommandError> {
+    if let Some(code) = &args.explain {
+        return explain(code, context);
+    }
+    if args.list {
+        return list(args.output, context);
+    }
+    let selection = Selection { only: selectors(&args.only)?, skip: selectors(&args.skip)? };
+    let report = look(&args, selection, context).await?;
+    let exit = match report.summary.conclusion(fail_on(args.fail_on)) {
+        Conclusion::Clean => ExitCode::Done,
+        Conclusion::Findings => ExitCode::Findings,
+        Conclusion::Incomplete => ExitCode::ChecksIncomplete,
+    };
+    let style = Style { color: context.printer.color, width: context.printer.width };
+    let text = match args.output {
+        DoctorOutput::Table => render::full(&report, exit.code(), style),
+        DoctorOutput::Short => render::short(&report, exit.code(), style),
+        DoctorOutput::Json => render::json(&report)?,
+    };
+    context.answer(&text)?;
+    Ok(exit)
+}
+
+fn fail_on(argument: FailOn) -> Severity {
+    match argument {
+        FailOn::Warn => Severity::Warn,
+        FailOn::Fail => Severity::Fail,
+    }
+}
+
+/// The checks block, each on a thread of its own, and are waited for on one of the runtime's blocking threads.
+async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Result<Report, CommandError> {
+    let settings = match &context.settings {
+        Ok(resolved) => Settings::Resolved(Arc::new(resolved.config.clone())),
+        Err(errors) => Settings::Invalid {
+            problems: errors.faults().iter().map(ToString::to_string).collect(),
+            data_dir: None,
+            tmp_dir: None,
+        },
+    };
+    let asked = Asked { mode: mode(args), verify: verify(args.verify) };
+    let world = world();
+    let looked = tokio::task::spawn_blocking(move || {
+        let look = Arc::new(Look::new(settings, asked, world));
+        run::run(&look, &selection, &checks::ALL)
+    });
+    looked.await.map_err(|error| CommandError::new(ExitCode::Unexpected, "the doctor itself failed").caused_by(error))
+}
+
+fn mode(args: &DoctorArgs) -> Mode {
+    match (args.offline, args.online) {
+        (true, _) => Mode::Offline,
+        (false, true) => Mode::Online,
+        (false, false) => Mode::Auto,
+    }
+}
+
+fn verify(argument: VerifyArg) -> Verify {
+    match argument {
+        VerifyArg::None => Verify::None,
+        VerifyArg::Sample => Verify::Sample,
+        VerifyArg::All => Verify::All,
+    }
+}
+
+fn world() -> World {
+    World {
+        clock: Arc::new(SystemClock::default()),
+        disk: Arc::new(RealDisk),
+        transport: transport(),
+        runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+/// Without a way to peers their checks are skipped and say so.
+fn transport() -> Option<Arc<dyn PeerTransport>> {
+    match HttpTransport::new() {
+        Ok(transport) => Some(Arc::new(transport)),
+        Err(error) => {
+            tracing::warn!(%error, "peer_transport_missing");
+            None
+        }
+    }
+}
+
+fn selectors(texts: &[String]) -> Result<Vec<Selector>, CommandError> {
+    let known = || Code::ALL.iter().map(|code| code.as_str()).chain(Category::ALL.map(Category::as_str));
+    texts
+        .iter()
+        .map(|text| text.parse::<Selector>().map_err(|error| unknown(&error.to_string(), text, known())))
+        .collect()
+}
+
+fn explain(code: &str, context: &mut Context) -> Result<ExitCode, CommandError> {
+    let known = Code::ALL.iter().map(|code| code.as_str());
+    let parsed: Code = code
+        .parse()
+        .map_err(|error: crate::core::doctor::finding::UnknownCode| unknown(&error.to_string(), code, known))?;
+    let section = runbook::section(parsed)
+        .ok_or_else(|| CommandError::new(ExitCode::Unexpected, format!("the runbook has no section for {parsed}")))?;
+    context.answer(&format!("{section}\n"))?;
+    Ok(ExitCode::Done)
+}
+
+fn unknown<'a>(what: &str, typed: &str, known: impl Iterator<Item = &'a str>) -> CommandError {
+    let typed = typed.to_ascii_uppercase().replace('-', "_");
+    let close = known.collect::<Vec<_>>();
+    let hint = match nearest(&typed, close.iter().copied()).or_else(|| nearest(&typed.to_lowercase(), close)) {
+        Some(name) => format!("did you mean {name}? all of them: kura doctor --list"),
+        None => "all codes and categories: kura doctor --list".to_owned(),
+    };
+    CommandError::new(ExitCode::Usage, what).hint(hint)
+}
+
+fn list(output: DoctorOutput, context: &mut Context) -> Result<ExitCode, CommandError> {
+    let abouts: Vec<_> = checks::ALL.iter().map(|check| check.about()).collect();
+    let text = match output {
+        DoctorOutput::Json => render::list_json(&abouts)?,
+        DoctorOutput::Table | DoctorOutput::Short => render::list(&abouts, context.printer.width),
+    };
+    context.answer(&text)?;
+    Ok(ExitCode::Done)
+}
