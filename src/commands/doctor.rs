@@ -18,7 +18,6 @@ use crate::core::doctor::report::{Conclusion, Report};
 use crate::core::doctor::run::{self, Selection, Selector};
 use crate::core::doctor::runbook;
 use crate::core::mesh::http_transport::HttpTransport;
-use crate::core::mesh::transport::PeerTransport;
 
 /// `--output` of the doctor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -161,19 +160,8 @@ fn world() -> World {
     World {
         clock: Arc::new(SystemClock::default()),
         disk: Arc::new(RealDisk),
-        transport: transport(),
+        transport: Some(Arc::new(HttpTransport::default())),
         runtime: tokio::runtime::Handle::current(),
-    }
-}
-
-/// Without a way to peers their checks are skipped and say so.
-fn transport() -> Option<Arc<dyn PeerTransport>> {
-    match HttpTransport::new() {
-        Ok(transport) => Some(Arc::new(transport)),
-        Err(error) => {
-            tracing::warn!(%error, "peer_transport_missing");
-            None
-        }
     }
 }
 
