@@ -112,6 +112,15 @@ impl CommitQueue {
         }
     }
 
+    /// Commits exactly these together, in the caller.
+    #[cfg(test)]
+    pub(crate) fn run_group(&self, group: Vec<Pending>) {
+        let Mode::Inline { groups, .. } = &self.0 else { return };
+        if let Some(groups) = groups.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            groups.run(group);
+        }
+    }
+
     /// Waits for what was handed in and ends the committer. `None` if it had ended before or panicked.
     pub(crate) fn close(&self) -> Option<Groups> {
         match &self.0 {

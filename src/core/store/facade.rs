@@ -198,6 +198,14 @@ impl Store {
         }
     }
 
+    /// Commits exactly these together.
+    #[cfg(test)]
+    pub(crate) fn run_group(&self, group: Vec<super::group::Pending>) {
+        if let Some(writer) = &self.writer {
+            writer.queue.run_group(group);
+        }
+    }
+
     /// What this store was opened with.
     pub(crate) fn core(&self) -> &Core {
         &self.core

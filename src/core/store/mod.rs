@@ -44,3 +44,6 @@ mod store_tests;
 
 #[cfg(test)]
 mod fault_tests;
+
+#[cfg(test)]
+mod model_tests;
