@@ -6,7 +6,7 @@
 //!   A head that does not fit may be passed by the other class, but only a bounded number of times.
 //! - **Unknown length**: a [`Reservation`] grows by trying and never waits. When there is no room, the youngest growing
 //!   reservation is revoked, its bytes freed on the spot, and the try is repeated; a reservation that is itself the
-//!   youngest is refused; the oldest, once it is alone, may overdraw.
+//!   youngest is refused; the oldest, once it is alone, may overdraw, one reservation at a time.
 //! - **Too large**: one body larger than the whole ledger goes once nobody else holds anything.
 //!
 //! Invariants: nobody waits while holding some: a waiter holds nothing, a growing holder never waits. So some holder can
@@ -69,6 +69,16 @@ struct State {
     catch_ups: VecDeque<Waiter>,
     /// Growing reservations by age, oldest first.
     growers: BTreeMap<u64, Grower>,
+    /// Bytes of the body larger than the whole ledger that goes alone now.
+    too_large: u64,
+    /// The one reservation that may overdraw, until it is given back.
+    overdraft: Option<Overdraft>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Overdraft {
+    ticket: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -141,7 +151,7 @@ impl Ledger {
         let mut state = self.state();
         let ticket = state.take_ticket();
         state.growers.insert(ticket, Grower { class, body });
-        Reservation { ledger: self.clone(), class, bytes: 0, ticket: Some(ticket) }
+        Reservation { ledger: self.clone(), class, bytes: 0, ticket: Some(ticket), is_settled: false }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,8 +181,10 @@ impl Ledger {
         let mut grants = Grants::new();
         while let Some(class) = self.next_admitted(state) {
             let Some(waiter) = state.queue(class).pop_front() else { break };
-            state.take(class, waiter.bytes);
-            let reservation = Reservation { ledger: self.clone(), class, bytes: waiter.bytes, ticket: None };
+            state.too_large = state.too_large.max(if waiter.bytes > self.inner.budget { waiter.bytes } else { 0 });
+            self.take(state, class, waiter.bytes);
+            let reservation =
+                Reservation { ledger: self.clone(), class, bytes: waiter.bytes, ticket: None, is_settled: true };
             grants.push((waiter.sender, reservation));
         }
         grants
@@ -208,37 +220,81 @@ impl Ledger {
         let Some(ticket) = reservation.ticket.filter(|ticket| state.growers.contains_key(ticket)) else {
             return Growth::Refused;
         };
-        let class = reservation.class;
-        let is_over = state.in_use.saturating_add(more) > self.inner.budget;
-        if is_over || !self.fits_class(&state, class, more) {
-            // Only growers whose going would help are asked to go.
-            let competing = |grower: &Grower| is_over || grower.class == class;
-            let mut tickets = state.growers.iter().filter(|(_, grower)| competing(grower)).map(|(ticket, _)| *ticket);
-            let is_alone = tickets.clone().count() == 1;
-            let youngest = tickets.next_back();
-            if youngest == Some(ticket) && !is_alone {
-                return Growth::Refused;
-            }
-            if let Some(youngest) = youngest.filter(|youngest| *youngest != ticket) {
+        match self.room(&state, ticket, reservation.class, more) {
+            Room::Enough => {}
+            Room::Refused => return Growth::Refused,
+            Room::Revoke(youngest) => {
                 return Growth::Revoke(state.growers.remove(&youngest).and_then(|grower| grower.body.upgrade()));
             }
+            Room::Overdraw => state.overdraft = Some(Overdraft { ticket, bytes: reservation.bytes }),
         }
-        state.take(class, more);
         reservation.bytes = reservation.bytes.saturating_add(more);
+        if let Some(overdraft) = state.overdraft.as_mut().filter(|overdraft| overdraft.ticket == ticket) {
+            overdraft.bytes = reservation.bytes;
+        }
+        self.take(&mut state, reservation.class, more);
         Growth::Granted
     }
 
-    fn give_back(&self, class: BudgetClass, bytes: u64, ticket: Option<u64>) {
+    /// Whether a growing reservation may have more: first of its class's share, then of the whole.
+    fn room(&self, state: &State, ticket: u64, class: BudgetClass, more: u64) -> Room {
+        let is_share_short = !self.fits_class(state, class, more);
+        let is_whole_short = state.in_use.saturating_add(more) > self.inner.budget;
+        let mut is_alone = true;
+        for (is_short, only) in [(is_share_short, Some(class)), (is_whole_short, None)] {
+            // Only growers whose going would help are asked to go.
+            let competing = |(_, grower): &(&u64, &Grower)| only.is_none_or(|class| grower.class == class);
+            let mut tickets = state.growers.iter().filter(competing).map(|(ticket, _)| *ticket);
+            match tickets.next_back().filter(|_| is_short) {
+                Some(youngest) if youngest != ticket => return Room::Revoke(youngest),
+                Some(_) => is_alone &= tickets.next_back().is_none(),
+                None => {}
+            }
+        }
+        if !is_share_short && !is_whole_short {
+            return Room::Enough;
+        }
+        let is_other_overdrawn = state.overdraft.is_some_and(|overdraft| overdraft.ticket != ticket);
+        if is_alone && !is_other_overdrawn { Room::Overdraw } else { Room::Refused }
+    }
+
+    fn take(&self, state: &mut State, class: BudgetClass, bytes: u64) {
+        state.take(class, bytes);
+        let exceptions = state.overdraft.map_or(0, |overdraft| overdraft.bytes).saturating_add(state.too_large);
+        debug_assert!(
+            state.in_use <= self.inner.budget.saturating_add(exceptions),
+            "the ledger is overdrawn: {state:?}"
+        );
+    }
+
+    /// Takes bytes back from a reservation that shrank or ended.
+    fn give_back(&self, reservation: &Reservation, bytes: u64, is_end: bool) {
         let grants = {
             let mut state = self.state();
-            if let Some(ticket) = ticket {
-                state.growers.remove(&ticket);
+            let is_overdraft = |overdraft: &Overdraft| Some(overdraft.ticket) == reservation.ticket;
+            if is_end {
+                reservation.ticket.map(|ticket| state.growers.remove(&ticket));
+                state.overdraft = state.overdraft.filter(|overdraft| !is_overdraft(overdraft));
+            } else if let Some(overdraft) = state.overdraft.as_mut().filter(|overdraft| is_overdraft(overdraft)) {
+                overdraft.bytes = overdraft.bytes.saturating_sub(bytes);
             }
-            state.give(class, bytes);
+            if is_end && reservation.ticket.is_none() && bytes > self.inner.budget {
+                state.too_large = 0;
+            }
+            state.give(reservation.class, bytes);
             self.admit(&mut state)
         };
         send(grants);
     }
+}
+
+/// Whether there is room for a growing reservation.
+enum Room {
+    Enough,
+    Refused,
+    Overdraw,
+    /// Free this one first.
+    Revoke(u64),
 }
 
 /// What one try to grow came to.
@@ -312,8 +368,10 @@ pub struct Reservation {
     ledger: Ledger,
     class: BudgetClass,
     bytes: u64,
-    /// The age of a growing reservation; `None` for a fixed one.
+    /// The age of a reservation that grows or grew; `None` for one of known length.
     ticket: Option<u64>,
+    /// Whether it is fixed from here on.
+    is_settled: bool,
 }
 
 impl Reservation {
@@ -324,7 +382,7 @@ impl Reservation {
 
     /// Whether it can still grow and be revoked.
     pub fn is_growing(&self) -> bool {
-        self.ticket.is_some()
+        !self.is_settled
     }
 
     /// Grows a growing reservation without waiting, revoking younger ones if there is no room. Blocks for as long as
@@ -344,12 +402,13 @@ impl Reservation {
     pub fn shrink(&mut self, by: u64) {
         let by = by.min(self.bytes);
         self.bytes -= by;
-        self.ledger.give_back(self.class, by, None);
+        self.ledger.give_back(self, by, false);
     }
 
     /// The body is whole: what is reserved stays, and it is no longer revoked.
     pub fn settle(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
+        self.is_settled = true;
+        if let Some(ticket) = self.ticket {
             self.ledger.state().growers.remove(&ticket);
         }
     }
@@ -357,6 +416,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.ledger.give_back(self.class, self.bytes, self.ticket);
+        self.ledger.give_back(self, self.bytes, true);
     }
 }
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;
