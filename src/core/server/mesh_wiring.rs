@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use super::node::NodeContext;
 use super::public::problem::json;
-use crate::core::mesh::readiness::DiscoveryRound;
+use crate::core::bootstrap::follow::{self, Follower};
 
 /// The routes of the internal listener.
 pub fn internal_router(node: &Arc<NodeContext>) -> Router {
@@ -17,7 +17,13 @@ pub fn internal_router(node: &Arc<NodeContext>) -> Router {
 
 /// Starts discovery and the workers that follow from it; each ends with the node's shutdown token.
 pub fn start(node: &Arc<NodeContext>, workers: &TaskTracker) {
-    let _ = workers;
-    let round = DiscoveryRound { configured: false, observed: true, peers: Vec::new() };
-    node.readiness.update(|machine, now| machine.discovered(round, now));
+    let follower = Follower {
+        engine: node.engine.clone(),
+        readiness: node.readiness.clone(),
+        members: node.membership.watch(),
+        passes_max: node.config.bootstrap_max_concurrent_peers,
+    };
+    workers.spawn(follow::run(follower, node.shutdown.clone()));
+    let (membership, shutdown) = (Arc::clone(&node.membership), node.shutdown.clone());
+    workers.spawn(async move { membership.run(&shutdown).await });
 }

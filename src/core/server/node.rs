@@ -20,9 +20,17 @@ use crate::core::base::executor::{StoreExecutor, ThreadExecutor};
 use crate::core::base::ids::InstanceId;
 use crate::core::base::limits::BODY_BYTES_MAX;
 use crate::core::base::rng::{Rng, RngExt, SystemRng};
+use crate::core::bootstrap::engine::Engine;
+use crate::core::bootstrap::flight::Flights;
+use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
+use crate::core::mesh::client::PeerClient;
+use crate::core::mesh::discovery::{PeerSources, Resolver, SystemResolver};
+use crate::core::mesh::http_transport::HttpTransport;
+use crate::core::mesh::membership::{Membership, MembershipParts};
 use crate::core::mesh::readiness::Readiness;
+use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX};
 use crate::core::store::record::ArtifactKey;
@@ -39,7 +47,7 @@ const STAGING_CLIENT_WAIT: std::time::Duration = std::time::Duration::from_secs(
 /// Longest part of a multipart upload; the seed era's limit, which its clients keep to.
 const PART_BYTES_MAX: u64 = 10 << 20;
 
-/// The outside world of a node: time, chance, the volume and the threads.
+/// The outside world of a node: time, chance, the volume, the threads and the network.
 #[derive(Debug, Clone)]
 pub struct Seams {
     /// Time.
@@ -50,16 +58,22 @@ pub struct Seams {
     pub disk: Arc<dyn Disk>,
     /// Where blocking work runs.
     pub executor: Arc<dyn StoreExecutor>,
+    /// How peers are reached.
+    pub transport: Arc<dyn PeerTransport>,
+    /// How names become addresses.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 impl Seams {
-    /// The machine's own clock, randomness, disk and blocking threads. Call inside a runtime.
+    /// The machine's own clock, randomness, disk, blocking threads and sockets. Call inside a runtime.
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock::default()),
             rng: Arc::new(SystemRng),
             disk: Arc::new(RealDisk),
             executor: Arc::new(ThreadExecutor::new(tokio::runtime::Handle::current(), BLOCKING_JOBS_MAX)),
+            transport: Arc::new(HttpTransport::default()),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -82,7 +96,7 @@ pub struct NodeContext {
     pub layout: Layout,
     /// This run of this process.
     pub instance_id: InstanceId,
-    /// Time, chance, volume, threads.
+    /// Time, chance, volume, threads, network.
     pub seams: Seams,
     /// The store, once it is open.
     pub store: StoreHandle,
@@ -92,6 +106,10 @@ pub struct NodeContext {
     pub uploads: MultipartUploads<ArtifactKey>,
     /// Whether this node takes traffic, and why not.
     pub readiness: Readiness,
+    /// Who the peers are.
+    pub membership: Arc<Membership>,
+    /// What catches up from them.
+    pub engine: Engine,
     /// The registry behind `/metrics`; parts add their families to it.
     pub metrics: MetricsRegistry,
     /// The families of the listeners.
@@ -111,19 +129,34 @@ impl NodeContext {
     /// [`ensure_directories`](crate::core::data_dir::layout::ensure_directories) came to.
     pub fn new(config: Config, layout: Layout, seams: Seams, startup: StartupStatus) -> Arc<Self> {
         let metrics = MetricsRegistry::new();
-        let options = StagingOptions {
-            budget_bytes: config.tmp_dir_max_bytes,
-            inline_max_bytes: config.inline_max_bytes,
-            client_wait: STAGING_CLIENT_WAIT,
+        let instance_id = InstanceId(seams.rng.bytes());
+        let store = StoreHandle::new(Arc::clone(&seams.executor));
+        let staging = staging(&config, &layout, &seams);
+        let sources = PeerSources {
+            own_url: config.node_url.clone(),
+            peers: config.peers.clone(),
+            dns_name: config.discovery_dns_name.clone(),
         };
-        let sources_configured = !config.peers.is_empty() || config.discovery_dns_name.is_some();
-        let staging = Staging::new(&layout, Arc::clone(&seams.disk), Arc::clone(&seams.executor), options);
+        let readiness = Readiness::new(sources.configured(), Arc::clone(&seams.clock));
+        let engine = engine(&config, &seams, &store, &staging, &metrics);
+        let membership = Membership::new(MembershipParts {
+            sources,
+            resolver: Arc::clone(&seams.resolver),
+            client: engine.client.clone(),
+            store: store.clone(),
+            readiness: readiness.clone(),
+            clock: Arc::clone(&seams.clock),
+            rng: Arc::clone(&seams.rng),
+            instance_id,
+        });
         Arc::new(Self {
-            instance_id: InstanceId(seams.rng.bytes()),
-            store: StoreHandle::new(Arc::clone(&seams.executor)),
+            instance_id,
+            store,
             uploads: multipart_uploads(&config, &staging, &seams),
             staging,
-            readiness: Readiness::new(sources_configured, Arc::clone(&seams.clock)),
+            readiness,
+            membership: Arc::new(membership),
+            engine,
             server_metrics: ServerMetrics::new(&metrics),
             startup,
             drain: DrainState::default(),
@@ -134,6 +167,29 @@ impl NodeContext {
             seams,
             metrics,
         })
+    }
+}
+
+fn staging(config: &Config, layout: &Layout, seams: &Seams) -> Staging {
+    let options = StagingOptions {
+        budget_bytes: config.tmp_dir_max_bytes,
+        inline_max_bytes: config.inline_max_bytes,
+        client_wait: STAGING_CLIENT_WAIT,
+    };
+    Staging::new(layout, Arc::clone(&seams.disk), Arc::clone(&seams.executor), options)
+}
+
+fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging, metrics: &MetricsRegistry) -> Engine {
+    Engine {
+        client: PeerClient::new(Arc::clone(&seams.transport), store.clone(), &config.tenant_id),
+        store: store.clone(),
+        staging: staging.clone(),
+        clock: Arc::clone(&seams.clock),
+        rng: Arc::clone(&seams.rng),
+        metrics: CatchUpMetrics::new(metrics),
+        flights: Flights::default(),
+        concurrency: config.bootstrap_concurrency,
+        peers: Arc::default(),
     }
 }
 
