@@ -5,14 +5,25 @@ use std::sync::Arc;
 use axum::Router;
 use tokio_util::task::TaskTracker;
 
+use super::internal::context::InternalContext;
+use super::internal::router::router;
 use super::node::NodeContext;
-use super::public::problem::json;
 use crate::core::bootstrap::follow::{self, Follower};
 
 /// The routes of the internal listener.
 pub fn internal_router(node: &Arc<NodeContext>) -> Router {
-    let _ = node;
-    Router::new().fallback(async || json(axum::http::StatusCode::NOT_FOUND, "no such route"))
+    router(Arc::new(InternalContext {
+        config: Arc::clone(&node.config),
+        instance_id: node.instance_id,
+        store: node.store.clone(),
+        staging: node.staging.clone(),
+        readiness: node.readiness.clone(),
+        membership: Arc::clone(&node.membership),
+        metrics: node.engine.metrics.clone(),
+        clock: Arc::clone(&node.seams.clock),
+        executor: Arc::clone(&node.seams.executor),
+        shutdown: node.shutdown.clone(),
+    }))
 }
 
 /// Starts discovery and the workers that follow from it; each ends with the node's shutdown token.

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod drain;
+pub mod internal;
 pub mod listener;
 pub mod metrics;
 pub mod node;
