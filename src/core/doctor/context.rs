@@ -9,14 +9,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::check::CheckError;
+use super::check::{CheckError, chain};
 use super::live::{self, ControlStatus};
 use crate::core::base::clock::Clock;
 use crate::core::base::disk::{Disk, VolumeSpace};
+use crate::core::base::executor::InlineExecutor;
+use crate::core::base::ids::InstanceId;
+use crate::core::base::rng::SystemRng;
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockState};
 use crate::core::mesh::transport::PeerTransport;
+use crate::core::store::error::StoreError;
+use crate::core::store::integrity::IntegrityReport;
+use crate::core::store::{Store, StoreOptions};
+
+/// The doctor reads each block about once; a cache beyond this helps nothing.
+const READ_CACHE_BYTES: u64 = 8 << 20;
+/// Tries at opening the index beside a writer, and the pause between them.
+const OPEN_TRIES_BESIDE_WRITER: u32 = 5;
+/// See [`OPEN_TRIES_BESIDE_WRITER`].
+const OPEN_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What the settings came to.
 #[derive(Debug, Clone)]
@@ -121,6 +134,9 @@ pub struct Context {
     /// The outside world.
     pub world: World,
     pub(super) peers: OnceLock<super::checks::peers::Probes>,
+    pub(super) staged: OnceLock<Result<super::checks::staging::Staged, CheckError>>,
+    pub(super) presence: OnceLock<Result<IntegrityReport, CheckError>>,
+    index: OnceLock<Result<Arc<Store>, IndexTrouble>>,
 }
 
 impl Context {
@@ -128,7 +144,17 @@ impl Context {
     pub fn new(settings: Settings, asked: Asked, world: World) -> Self {
         let layout = layout_of(&settings);
         let vantage = find_vantage(layout.as_ref(), asked.mode);
-        Self { settings, layout, asked, vantage, world, peers: OnceLock::new() }
+        Self {
+            settings,
+            layout,
+            asked,
+            vantage,
+            world,
+            peers: OnceLock::new(),
+            staged: OnceLock::new(),
+            presence: OnceLock::new(),
+            index: OnceLock::new(),
+        }
     }
 
     /// The settings, for checks that need them.
@@ -142,6 +168,55 @@ impl Context {
     /// The names on disk.
     pub fn layout(&self) -> Result<&Layout, CheckError> {
         self.layout.as_ref().ok_or_else(|| CheckError("the settings do not name a data dir".to_owned()))
+    }
+
+    /// The index as it was when the first check asked for it, opened for reading only.
+    pub fn index(&self) -> Result<&Arc<Store>, CheckError> {
+        let opened = self.index.get_or_init(|| self.open_index());
+        opened.as_ref().map_err(|trouble| CheckError(format!("the index does not open: {}", trouble.message)))
+    }
+
+    /// Why the index does not open, if it does not.
+    pub fn index_trouble(&self) -> Option<&IndexTrouble> {
+        self.index.get_or_init(|| self.open_index()).as_ref().err()
+    }
+
+    /// The index as it is now. Beside a writer a file may vanish between two steps of opening; a few tries settle that.
+    pub fn open_index(&self) -> Result<Arc<Store>, IndexTrouble> {
+        let is_held = self.is_held();
+        let mut left = if is_held { OPEN_TRIES_BESIDE_WRITER } else { 1 };
+        loop {
+            left -= 1;
+            match Store::open_read_only(self.store_options(is_held)?) {
+                Ok(store) => return Ok(Arc::new(store)),
+                Err(error) if left == 0 => return Err(IndexTrouble::of(&error)),
+                Err(_) => std::thread::sleep(OPEN_PAUSE),
+            }
+        }
+    }
+
+    /// Whether a process holds the data dir, as far as it can be seen.
+    pub fn is_held(&self) -> bool {
+        let probed = self.layout.as_ref().map(DataDirLock::probe);
+        matches!(probed, Some(Ok(LockState::Held(_)))) || matches!(self.vantage, Vantage::Live(_))
+    }
+
+    /// Beside a writer all tables are opened at once and held, since it may remove any of them.
+    fn store_options(&self, is_held: bool) -> Result<StoreOptions, IndexTrouble> {
+        let config = self.config().map_err(|error| IndexTrouble { message: error.0, path: None })?;
+        Ok(StoreOptions {
+            layout: Layout::new(&config.data_dir, &config.tmp_dir),
+            tenant_id: config.tenant_id.clone(),
+            instance_id: InstanceId::default(),
+            durability: config.durability,
+            inline_max_bytes: config.inline_max_bytes,
+            read_cache_bytes: READ_CACHE_BYTES,
+            open_files_max: if is_held { -1 } else { config.metadata_store_max_open_files },
+            clock: Arc::clone(&self.world.clock),
+            rng: Arc::new(SystemRng),
+            disk: Arc::clone(&self.world.disk),
+            executor: Arc::new(InlineExecutor),
+        })
     }
 
     /// The answer of the running node, for live checks.
@@ -180,6 +255,28 @@ impl Context {
         }
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         words.join(" ")
+    }
+}
+
+/// Why the index does not open.
+#[derive(Debug, Clone)]
+pub struct IndexTrouble {
+    /// The whole chain.
+    pub message: String,
+    /// The file or folder it is about.
+    pub path: Option<PathBuf>,
+}
+
+impl IndexTrouble {
+    fn of(error: &StoreError) -> Self {
+        let path = match error {
+            StoreError::Io { path, .. }
+            | StoreError::Index { path, .. }
+            | StoreError::Incompatible { path, .. }
+            | StoreError::StorageFull { path } => Some(path.clone()),
+            _ => None,
+        };
+        Self { message: chain(error), path }
     }
 }
 

@@ -53,8 +53,18 @@ codes! {
     DataDirLocked = "DATA_DIR_LOCKED",
     /// The index is of a format this binary cannot read, or this is not a kura data dir.
     IndexFormat = "INDEX_FORMAT",
+    /// The index does not open.
+    IndexUnreadable = "INDEX_UNREADABLE",
     /// The tmp dir is on another mount than the data dir.
     StagingOtherDevice = "STAGING_OTHER_DEVICE",
+    /// Staged bytes without an owner.
+    StagingOrphans = "STAGING_ORPHANS",
+    /// Manifests name bodies that are not there.
+    BodyMissing = "BODY_MISSING",
+    /// Bodies do not match their digest.
+    BodyCorrupt = "BODY_CORRUPT",
+    /// Catching up from peers has not ended.
+    BootstrapIncomplete = "BOOTSTRAP_INCOMPLETE",
     /// Peers do not answer.
     PeerUnreachable = "PEER_UNREACHABLE",
     /// The running node does not take traffic.

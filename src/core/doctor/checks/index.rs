@@ -1,8 +1,8 @@
 //! Identity and index: can this binary read what lies there.
 
-use crate::core::data_dir::identity::{FORMAT, Identity, IdentityState};
+use crate::core::data_dir::identity::{FORMAT, Identity, IdentityState, InitState};
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
-use crate::core::doctor::context::Context;
+use crate::core::doctor::context::{Context, IndexTrouble, quoted};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 
 /// Whether the data dir is kura's, and of a format this binary reads.
@@ -48,6 +48,65 @@ impl Check for IndexFormat {
     }
 }
 
+/// Whether the index opens.
+#[derive(Debug)]
+pub struct IndexUnreadable;
+
+/// Opening replays the write-ahead log, which is bounded, from a disk that may be slow.
+const OPEN_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Check for IndexUnreadable {
+    fn about(&self) -> About {
+        About {
+            code: Code::IndexUnreadable,
+            category: Category::Index,
+            title: "the index opens",
+            reach: Reach::Offline,
+            severity: Severity::Fail,
+            fatal: true,
+            needs: &[Code::ConfigInvalid, Code::DataDirMissing, Code::IndexFormat],
+            limit: OPEN_LIMIT,
+        }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let identity = Identity::load(context.layout()?);
+        let identity = identity.map_err(|error| CheckError::from_error("read the identity", &error))?;
+        if matches!(identity, IdentityState::Ok(identity) if identity.init_state == InitState::Initialising) {
+            return Ok(Outcome::skip("the first start has not ended: kura serve makes the index anew"));
+        }
+        match context.index_trouble() {
+            None => {
+                let stats = context.index()?.stats();
+                let message = format!("the index opens: {} artifacts", stats.artifacts);
+                let evidence = Evidence::new()
+                    .value("artifacts", stats.artifacts)
+                    .value("body_bytes", stats.body_bytes)
+                    .value("head_seq", stats.head_seq.0);
+                Ok(Outcome::ok(message).evidence(evidence))
+            }
+            Some(trouble) => Ok(unreadable(context, trouble)),
+        }
+    }
+}
+
+fn unreadable(context: &Context, trouble: &IndexTrouble) -> Outcome {
+    let mut evidence = Evidence::new().value("status", trouble.message.clone());
+    if let Some(path) = &trouble.path {
+        evidence = evidence.value("file", path.to_string_lossy());
+    }
+    let folder = context.layout.as_ref().map(|layout| quoted(&layout.data_dir().to_string_lossy()));
+    let folder = folder.unwrap_or_default();
+    Outcome::fail("the index does not open")
+        .evidence(evidence.fact(trouble.message.clone()))
+        .effect("kura serve does not start; body files are whole, but nothing says what they are")
+        .remedy(
+            Remedy::text("keep the old data dir for a look, and catch a new one up from the peers")
+                .change(format!("mv {folder} {folder}.unreadable"))
+                .change(context.command("bootstrap", &["--peer", "URL"])),
+        )
+}
+
 /// The right format, but perhaps another mesh's data.
 fn of_tenant(context: &Context, identity: &Identity) -> Outcome {
     let format = identity.format;
@@ -70,3 +129,7 @@ fn of_tenant(context: &Context, identity: &Identity) -> Outcome {
             .remedy(Remedy::text("correct --tenant-id or --data-dir")),
     }
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

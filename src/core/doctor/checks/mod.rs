@@ -1,5 +1,7 @@
 //! The checks, one file per category, and the order in which they run.
 
+pub mod bodies;
+pub mod bootstrap;
 pub mod config;
 pub mod data_dir;
 pub mod index;

@@ -1,6 +1,5 @@
 //! The running process, as it describes itself.
 
-use crate::core::base::units::DurationArg;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
 use crate::core::doctor::context::Context;
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
@@ -75,7 +74,7 @@ fn peer_line(peer: &PeerStatus, now_ms: u64) -> String {
     let total = peer.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
     let mut line = format!("{} {}: {} of {total} rows, {}/s", peer.url, peer.phase, peer.done, peer.rate);
     if let Some(last) = peer.last_advance_ms {
-        let ago = DurationArg(std::time::Duration::from_secs(now_ms.saturating_sub(last) / 1000));
+        let ago = super::staging::age(now_ms.saturating_sub(last));
         line.push_str(&format!(", last moved {ago} ago"));
     }
     if let Some(error) = &peer.last_error {

@@ -1,10 +1,10 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
-use super::{config, data_dir, index, node, peers, staging, volume};
+use super::{bodies, bootstrap, config, data_dir, index, node, peers, staging, volume};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 12] = [
+pub static ALL: [&dyn Check; 17] = [
     &config::ConfigInvalid,
     &volume::DataDirMissing,
     &volume::DataDirReadOnly,
@@ -14,7 +14,12 @@ pub static ALL: [&dyn Check; 12] = [
     &data_dir::DataDirOwner,
     &data_dir::DataDirLocked,
     &index::IndexFormat,
+    &index::IndexUnreadable,
     &staging::StagingOtherDevice,
+    &staging::StagingOrphans,
+    &bodies::BodyMissing,
+    &bodies::BodyCorrupt,
+    &bootstrap::BootstrapIncomplete,
     &peers::PeerUnreachable,
     &node::NotReady,
 ];

@@ -107,7 +107,7 @@ impl Check for DiskFull {
         about(Code::DiskFull, "there is room for the index and for data", Severity::Fail)
     }
 
-    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
         let space = context.space()?;
         let needed = needed_bytes(context.layout()?, &space);
         let usable = context.usable_bytes(&space);
@@ -120,14 +120,14 @@ impl Check for DiskFull {
         Ok(Outcome::fail("no space left for data")
             .evidence(evidence)
             .effect("kura serve may not start: the index must write a manifest and a log; uploads are answered 507")
-            .remedy(full_remedy(context)))
+            .remedy(full_remedy(context, pulse)))
     }
 }
 
 /// Frees what was never committed, if there is any; says how much.
-fn full_remedy(context: &Context) -> Remedy {
+fn full_remedy(context: &Context, pulse: &Pulse) -> Remedy {
     let reclaim = context.command("reclaim-staging", &["--yes"]);
-    match super::staging::reclaimable_bytes(context) {
+    match super::staging::reclaimable_bytes(context, pulse) {
         Some(0) => Remedy::text(
             "nothing is staged that could be freed: start kura serve (it releases the ballast and evicts), lower the \
              capacity, remove what is not kura's, or grow the volume",
@@ -214,7 +214,7 @@ impl Check for InodesLow {
         about(Code::InodesLow, "the volume has inodes left", Severity::Fail)
     }
 
-    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
         let space = context.space()?;
         if space.total_inodes == 0 {
             return Ok(Outcome::ok("the filesystem has no fixed number of inodes"));
@@ -233,7 +233,7 @@ impl Check for InodesLow {
         Ok(outcome
             .evidence(evidence)
             .effect("without an inode no file can be made, however many bytes are free")
-            .remedy(full_remedy(context)))
+            .remedy(full_remedy(context, pulse)))
     }
 }
 

@@ -1,0 +1,215 @@
+//! Bodies of artifacts: are they there, are they what their manifests say.
+//!
+//! How it works: [`integrity::verify`] walks the read-only index. Beside a running node a body may be replaced while
+//! the walk looks at an older view; whatever is found bad there is looked at once more on a fresh view of the index.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::core::base::ids::ArtifactId;
+use crate::core::base::units::ByteSize;
+use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
+use crate::core::doctor::context::{Context, Verify};
+use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::store::Store;
+use crate::core::store::integrity::{self, BadArtifact, HashBodies, IntegrityReport, VerifyRequest};
+
+/// A walk beats with each artifact; one body may be gigabytes on a slow disk.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+/// A sample ends after this many bytes hashed ...
+const SAMPLE_BYTES_MAX: u64 = 1 << 30;
+/// ... or this long, so that a look without flags stays a look.
+const SAMPLE_TIME_MAX: Duration = Duration::from_secs(10);
+
+fn about(code: Code, title: &'static str) -> About {
+    About {
+        code,
+        category: Category::Bodies,
+        title,
+        reach: Reach::Offline,
+        severity: Severity::Fail,
+        fatal: false,
+        needs: &[Code::IndexUnreadable],
+        limit: SILENCE_LIMIT,
+    }
+}
+
+/// Whether each manifest has its body.
+#[derive(Debug)]
+pub struct BodyMissing;
+
+impl Check for BodyMissing {
+    fn about(&self) -> About {
+        about(Code::BodyMissing, "every manifest has its body")
+    }
+
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let report = presence(context, pulse)?;
+        if !report.bodies_marked && report.missing_total > 0 {
+            return Ok(unmarked(context, report)?);
+        }
+        if report.missing_total > 0 || report.corrupt_rows > 0 {
+            return Ok(missing(report));
+        }
+        readable(report)?;
+        Ok(Outcome::ok(format!("all {} bodies are there", report.artifacts))
+            .evidence(Evidence::new().value("artifacts", report.artifacts)))
+    }
+}
+
+fn missing(report: &IntegrityReport) -> Outcome {
+    let total = report.missing_total;
+    let evidence = Evidence::new()
+        .value("artifacts", report.artifacts)
+        .value("undecodable_manifests", report.corrupt_rows)
+        .fact(format!("{total} of {} bodies", report.artifacts))
+        .list("keys", &report.missing.iter().map(line).collect::<Vec<_>>(), total);
+    let message = match (total, report.corrupt_rows) {
+        (0, rows) => format!("{rows} manifests do not decode"),
+        (1, _) => "1 artifact has no whole body".to_owned(),
+        (total, _) => format!("{total} artifacts have no whole body"),
+    };
+    Outcome::fail(message)
+        .evidence(evidence)
+        .effect("each is a miss when it is asked for, until a peer that has it is caught up with")
+        .remedy(Remedy::text(
+            "nothing by hand: kura serve withdraws each on its first read and fetches it again from a peer that has it",
+        ))
+}
+
+/// Without its marker the folder is not the one the index was written beside.
+fn unmarked(context: &Context, report: &IntegrityReport) -> Result<Outcome, CheckError> {
+    let marker = context.layout()?.bodies_marker();
+    let evidence = Evidence::new()
+        .value("marker", marker.to_string_lossy())
+        .value("marker_present", false)
+        .value("missing", report.missing_total)
+        .fact(format!("{} is absent", marker.display()))
+        .fact(format!("{} of {} bodies are not there", report.missing_total, report.artifacts));
+    Ok(Outcome::fail("the bodies folder is not the one this index belongs to")
+        .evidence(evidence)
+        .effect("no missing body is believed: kura serve answers misses and withdraws nothing")
+        .remedy(Remedy::text("mount the folder or volume that belongs here; the bodies are most likely still on it")))
+}
+
+/// Whether bodies are what their manifests say.
+#[derive(Debug)]
+pub struct BodyCorrupt;
+
+impl Check for BodyCorrupt {
+    fn about(&self) -> About {
+        about(Code::BodyCorrupt, "bodies match their digests")
+    }
+
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let report = match context.asked.verify {
+            Verify::None => return Ok(Outcome::skip("reads bodies; left out by --verify none")),
+            Verify::Sample => confirmed(context, pulse, HashBodies::Sample)?,
+            Verify::All => confirmed(context, pulse, HashBodies::All)?,
+        };
+        // Bodies inside the index are always hashed, so the walk for missing ones may know more than a sample.
+        let seen = context.presence.get().and_then(|presence| presence.as_ref().ok());
+        let seen = seen.filter(|presence| presence.corrupt_total > report.corrupt_total);
+        let found = seen.unwrap_or(&report);
+        if found.corrupt_total > 0 {
+            return Ok(corrupt(found));
+        }
+        readable(&report)?;
+        let scope = if context.asked.verify == Verify::All { "all" } else { "a sample of" };
+        let message =
+            format!("{scope} {} bodies hashed, {}: each matches", report.hashed, ByteSize(report.hashed_bytes));
+        Ok(Outcome::ok(message).evidence(hashed(&report)))
+    }
+}
+
+fn hashed(report: &IntegrityReport) -> Evidence {
+    Evidence::new()
+        .value("hashed", report.hashed)
+        .value("hashed_bytes", report.hashed_bytes)
+        .value("artifacts", report.artifacts)
+}
+
+fn corrupt(report: &IntegrityReport) -> Outcome {
+    let total = report.corrupt_total;
+    let evidence = hashed(report).fact(format!("{total} of {} hashed", report.hashed)).list(
+        "bodies",
+        &report.corrupt.iter().map(line).collect::<Vec<_>>(),
+        total,
+    );
+    let message = match total {
+        1 => "1 body is not what its manifest says".to_owned(),
+        total => format!("{total} bodies are not what their manifests say"),
+    };
+    Outcome::fail(message)
+        .evidence(evidence)
+        .effect("none is served: each is checked before or while it is read and is then a miss")
+        .remedy(
+            Remedy::text("kura serve sets each aside and fetches it again; more than a few mean a failing disk")
+                .look("dmesg --level=err,warn | tail -n 50"),
+        )
+}
+
+fn line(bad: &BadArtifact) -> String {
+    let name = &bad.name;
+    let mut line = format!("{} {} {:?} {:?}: {}", bad.id, name.producer, name.namespace, name.key, bad.reason);
+    if let Some(actual) = bad.actual {
+        line.push_str(&format!(", expected {}, is {actual}", bad.expected));
+    }
+    if let Some(path) = &bad.path {
+        line.push_str(&format!(" ({})", path.display()));
+    }
+    line
+}
+
+/// A body that could not be read for a reason that says nothing of it leaves the check without an answer.
+fn readable(report: &IntegrityReport) -> Result<(), CheckError> {
+    match report.unreadable.first() {
+        None => Ok(()),
+        Some(first) => Err(CheckError(format!("{} bodies could not be read; {first}", report.unreadable_total))),
+    }
+}
+
+/// The walk over all manifests, without hashing files; made once.
+fn presence<'a>(context: &'a Context, pulse: &Pulse) -> Result<&'a IntegrityReport, CheckError> {
+    let made = context.presence.get_or_init(|| confirmed(context, pulse, HashBodies::None));
+    made.as_ref().map_err(CheckError::clone)
+}
+
+/// Verifies, and beside a writer verifies what was found bad once more.
+fn confirmed(context: &Context, pulse: &Pulse, hash: HashBodies) -> Result<IntegrityReport, CheckError> {
+    let mut report = verified(context.index()?, hash, None, pulse)?;
+    if report.missing_total + report.corrupt_total == 0 || !context.is_held() {
+        return Ok(report);
+    }
+    let suspects: Vec<ArtifactId> = report.missing.iter().chain(&report.corrupt).map(|bad| bad.id).collect();
+    let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
+    let again = verified(&fresh, HashBodies::All, Some(suspects), pulse)?;
+    // Lists are bounded; beyond the bound the first walk's count stands if any of the listed ones was confirmed.
+    let settle = |total: u64, listed: usize, confirmed: u64| {
+        if total > listed as u64 && confirmed > 0 { total } else { confirmed }
+    };
+    report.missing_total = settle(report.missing_total, report.missing.len(), again.missing_total);
+    report.corrupt_total = settle(report.corrupt_total, report.corrupt.len(), again.corrupt_total);
+    (report.missing, report.corrupt) = (again.missing, again.corrupt);
+    Ok(report)
+}
+
+fn verified(
+    store: &Store,
+    hash: HashBodies,
+    only: Option<Vec<ArtifactId>>,
+    pulse: &Pulse,
+) -> Result<IntegrityReport, CheckError> {
+    let started = Instant::now();
+    let is_sample = hash == HashBodies::Sample;
+    let verified = integrity::verify(store, &VerifyRequest { hash, only }, &mut |progress| {
+        pulse.beat();
+        let spent = progress.hashed_bytes >= SAMPLE_BYTES_MAX || started.elapsed() >= SAMPLE_TIME_MAX;
+        if is_sample && spent { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    verified.map_err(|error| CheckError::from_error("verify the bodies", &error))
+}
+
+#[cfg(test)]
+#[path = "bodies_tests.rs"]
+mod tests;
