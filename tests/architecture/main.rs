@@ -89,6 +89,18 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
+fn a_mod_file_holds_docs_and_re_exports_only() {
+    let allowed = ["pub mod ", "mod ", "pub use ", "use ", "#[", "pub(crate) ", "pub(super) ", "    ", "}"];
+    let mut violations = Vec::new();
+    for file in files_below("src").into_iter().filter(|file| file.path.ends_with("/mod.rs")) {
+        let lines = file.code_lines().into_iter();
+        let others = lines.filter(|(_, line)| !line.is_empty() && !allowed.iter().any(|start| line.starts_with(start)));
+        violations.extend(others.map(|(number, line)| format!("{}:{number} {line}", file.path)));
+    }
+    assert_none(&violations, "code lives in files with a name");
+}
+
+#[test]
 fn files_stay_short() {
     let sized = files_below("src").into_iter().map(|file| (file.production_lines().len(), file.path));
     let long = sized.filter(|(lines, _)| *lines > FILE_LINES_MAX);
