@@ -127,8 +127,8 @@ async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Res
         Ok(resolved) => Settings::Resolved(Arc::new(resolved.config.clone())),
         Err(errors) => Settings::Invalid {
             problems: errors.faults().iter().map(ToString::to_string).collect(),
-            data_dir: None,
-            tmp_dir: None,
+            data_dir: errors.folders().data_dir.clone(),
+            tmp_dir: errors.folders().tmp_dir.clone(),
         },
     };
     let asked = Asked { mode: mode(args), verify: verify(args.verify) };

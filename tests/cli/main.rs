@@ -1,6 +1,8 @@
 //! The command line as a user and a script meet it: the real binary, its exit codes, its screens, its errors.
 
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exit_codes;
 #[cfg(test)]
 mod generated;

@@ -1,5 +1,7 @@
 //! What can be wrong with settings, as values: all faults at once, each with the place it came from.
 
+use std::path::PathBuf;
+
 use super::resolve::Source;
 
 /// One fault that keeps the settings from being used.
@@ -73,24 +75,41 @@ fn suggest(nearest: Option<&str>) -> String {
 
 /// Every fault found; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigFault>);
+pub struct ConfigErrors {
+    faults: Vec<ConfigFault>,
+    folders: Folders,
+}
+
+/// The folders of settings that are faulty otherwise, as far as they could be read: enough to look around in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folders {
+    /// The data dir.
+    pub data_dir: Option<PathBuf>,
+    /// The tmp dir.
+    pub tmp_dir: Option<PathBuf>,
+}
 
 impl ConfigErrors {
     /// `Err` with the faults, or `Ok` if there are none.
-    pub(super) fn check(faults: Vec<ConfigFault>) -> Result<(), Self> {
-        if faults.is_empty() { Ok(()) } else { Err(Self(faults)) }
+    pub(super) fn check(faults: Vec<ConfigFault>, folders: impl FnOnce() -> Folders) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self { faults, folders: folders() }) }
     }
 
     /// The faults, in the order of the settings.
     pub fn faults(&self) -> &[ConfigFault] {
-        &self.0
+        &self.faults
+    }
+
+    /// The folders, as far as they could be read.
+    pub fn folders(&self) -> &Folders {
+        &self.folders
     }
 }
 
 impl std::fmt::Display for ConfigErrors {
     /// One line per fault; a single one stands alone.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;
         }
         Ok(())

@@ -20,7 +20,7 @@ mod settings;
 mod values;
 mod variables;
 
-pub use errors::{ConfigErrors, ConfigFault, ConfigWarning};
+pub use errors::{ConfigErrors, ConfigFault, ConfigWarning, Folders};
 pub use file::ConfigFile;
 pub use machine::Machine;
 pub use model::{Config, Durability};

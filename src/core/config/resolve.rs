@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checks;
-use super::errors::{ConfigErrors, ConfigFault, ConfigWarning};
+use super::errors::{ConfigErrors, ConfigFault, ConfigWarning, Folders};
 use super::file::{self, ConfigFile, Entry};
 use super::machine::Machine;
 use super::model::{Config, Durability};
@@ -103,8 +103,13 @@ pub fn resolve(inputs: &Inputs) -> Result<Resolved, ConfigErrors> {
     draft.config.data_dir = absolute(&inputs.machine.current_dir, &draft.config.data_dir);
     draft.config.tmp_dir = absolute(&inputs.machine.current_dir, &draft.config.tmp_dir);
     faults.extend(checks::contradictions(&draft.config, &settings));
-    ConfigErrors::check(faults)?;
+    ConfigErrors::check(faults, || folders(&draft.config, &settings))?;
     Ok(Resolved { config: draft.config, log: draft.log, settings, warnings: inputs.variables.unread() })
+}
+
+fn folders(config: &Config, read: &[ResolvedSetting]) -> Folders {
+    let if_read = |key: &str, path: &Path| read.iter().any(|setting| setting.key == key).then(|| path.to_path_buf());
+    Folders { data_dir: if_read("data_dir", &config.data_dir), tmp_dir: if_read("tmp_dir", &config.tmp_dir) }
 }
 
 /// Takes the strongest source that names the setting, or its default.

@@ -89,6 +89,12 @@ fn all_faults_come_at_once_each_with_its_place() {
 }
 
 #[test]
+fn folders_are_told_even_if_other_settings_are_faulty() {
+    let errors = resolve(&inputs(&[("port", "x"), ("data_dir", "/d"), ("tmp_dir", "")], &[], None)).unwrap_err();
+    assert_eq!(errors.folders(), &Folders { data_dir: Some("/d".into()), tmp_dir: None });
+}
+
+#[test]
 fn no_count_size_or_duration_may_be_zero() {
     for setting in SETTINGS.iter().filter(|known| matches!(known.kind, Kind::Size | Kind::Duration | Kind::Count)) {
         let found = faults(&inputs(&[(setting.key, "0")], &[], None));
