@@ -71,6 +71,15 @@ fn misuse_exits_2() {
 }
 
 #[test]
+fn a_warning_fails_only_if_asked_to() {
+    let kura = with_data_dir();
+    std::fs::create_dir_all(kura.path("data/tmp/uploads")).unwrap();
+    kura.file("data/tmp/uploads/upload-1", "left behind");
+    assert_eq!(doctor(&kura, &["--only", "STAGING_ORPHANS"]).code, Some(0));
+    assert_eq!(doctor(&kura, &["--only", "STAGING_ORPHANS", "--fail-on", "warn"]).code, Some(3));
+}
+
+#[test]
 fn beside_a_running_node_it_looks_from_inside() {
     let kura = Kura::new();
     let mut node = kura.start(&["serve", "--data-dir", "data", "--port", "0", "--internal-port", "0"]);
