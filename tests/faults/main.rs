@@ -1,0 +1,16 @@
+//! Real volumes filled to the last byte: what a node and its tools do where nothing can be written any more.
+//!
+//! The volumes are loop mounts of 64 MiB, ext4 and XFS, so these tests need root and loop devices. Where they cannot be
+//! had the tests fail and say so; nothing is skipped.
+
+#[cfg(test)]
+#[expect(dead_code, reason = "each test binary uses its own part of the harness")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod full_volume;
+#[cfg(test)]
+mod reclaim;
+#[cfg(test)]
+mod volume;

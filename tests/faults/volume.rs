@@ -1,0 +1,122 @@
+//! A small filesystem of its own in a loop mount, and the filling of it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kura::core::base::disk::{Disk, RealDisk};
+
+/// Size of each volume: the smallest that kura promises to work on.
+const VOLUME_BYTES: u64 = 64 << 20;
+
+/// The filesystems under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Still makes empty files when it is full.
+    Ext4,
+    /// Makes nothing at all when it is full.
+    Xfs,
+}
+
+/// A mounted volume; dropping it unmounts it.
+#[derive(Debug)]
+pub struct Volume {
+    /// Where it is mounted.
+    pub root: PathBuf,
+    _image: tempfile::TempDir,
+}
+
+impl Volume {
+    /// Makes and mounts a volume at an existing empty directory.
+    pub fn mount(kind: Kind, root: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("making a folder for the image");
+        let image = folder.path().join("image");
+        File::create(&image).and_then(|file| file.set_len(VOLUME_BYTES)).expect("making the image");
+        let image = image.display().to_string();
+        match kind {
+            Kind::Ext4 => run("mkfs.ext4", &["-q", &image]),
+            // XFS below 300 MiB is for tests only, which this is.
+            Kind::Xfs => run("mkfs.xfs", &["--unsupported", "-q", &image]),
+        }
+        run("mount", &["-o", "loop", &image, &root.display().to_string()]);
+        Self { root: root.to_path_buf(), _image: folder }
+    }
+
+    /// Bytes root can still write.
+    pub fn free_bytes(&self) -> u64 {
+        RealDisk.space(&self.root).expect("asking the volume").free_bytes
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // A process that still ends may hold it for a moment; then it goes with its last file.
+        let root = self.root.display().to_string();
+        let unmounted = Command::new("umount").arg(&root).stderr(std::process::Stdio::null()).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            let _ = Command::new("umount").args(["-l", &root]).status();
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?} (root and loop devices are needed): {stderr}");
+}
+
+/// Fills the volume with named files in the staging areas until not one more byte can be written, not even by root.
+/// Returns how many files lie there then; a full ext4 still makes empty ones.
+pub fn fill(tmp_dir: &Path) -> usize {
+    let labels = [("uploads", "upload"), ("parts", "0190-abandoned/1"), ("bootstrap", "bootstrap")];
+    let mut files = 0;
+    for length in [1 << 20, 64 << 10, 4 << 10, 1] {
+        loop {
+            let (area, label) = labels[files % labels.len()];
+            let path = tmp_dir.join(area).join(format!("{label}-{files}"));
+            match write(&path, length) {
+                Ok(()) => files += 1,
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+    assert!(files > 10, "only {files} files fitted");
+    let last = write(&tmp_dir.join("uploads/upload-last"), 1).expect_err("the volume is not full");
+    assert_eq!(last.kind(), io::ErrorKind::StorageFull);
+    files_below(tmp_dir).len()
+}
+
+fn write(path: &Path, length: usize) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        fs::create_dir_all(folder)?;
+    }
+    File::create(path)?.write_all(&vec![0x5a; length])
+}
+
+/// The digest of every file below a folder.
+pub fn hashes(folder: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+    let hash = |path: PathBuf| {
+        let digest = blake3::hash(&fs::read(&path).expect("reading a file"));
+        (path, digest)
+    };
+    files_below(folder).into_iter().map(hash).collect()
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("listing a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
