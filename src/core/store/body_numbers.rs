@@ -36,7 +36,12 @@ impl BodyNumbers {
         }
     }
 
-    /// The next number.
+    /// The number that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes the next number.
     pub(crate) fn allocate(&mut self, index: &Index) -> Result<BodyNo, StoreError> {
         if self.next == self.high {
             let high = self.high + STEP;

@@ -382,3 +382,71 @@ fn relaxed_durability_keeps_what_was_written_through_a_kill() {
     let store = bench.open();
     assert_sound(&bench, &store, 20, 20);
 }
+
+/// Allocated bytes below a folder.
+fn allocated(root: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs::read_dir(root).unwrap().filter_map(Result::ok);
+    entries
+        .filter_map(|entry| entry.metadata().ok().map(|metadata| (entry.path(), metadata)))
+        .map(|(path, metadata)| metadata.blocks() * 512 + if metadata.is_dir() { allocated(&path) } else { 0 })
+        .sum()
+}
+
+#[test]
+fn on_a_volume_of_64_mib_replacing_a_few_mib_over_and_over_stays_small() {
+    let (bench, disk) = faulty();
+    let space = RealDisk.space(bench.root.path()).unwrap();
+    disk.set_space(Some(VolumeSpace { total_bytes: 64 << 20, available_bytes: 64 << 20, ..space }));
+    let store = bench.open();
+    let mut peak = 0;
+    for round in 0..30_u32 {
+        for n in 0..256_u32 {
+            // 16 KiB that do not compress, inside the index: 4 MiB live, 120 MiB written.
+            let mut bytes = vec![0; 16 << 10];
+            blake3::Hasher::new().update(&round.to_le_bytes()).update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
+            applied(&store, local("ios", &format!("k{n}"), &bytes));
+        }
+        peak = peak.max(allocated(bench.root.path()));
+    }
+    assert!(peak < 32 << 20, "{} MiB", peak >> 20);
+    assert_eq!(store.stats().body_bytes, 4 << 20);
+}
+
+/// Fills the volume, frees it by deleting, and opens at the fullest point. Run it on a real small volume with
+/// `TMPDIR=/mnt/small cargo test --lib a_volume_is_filled -- --ignored`.
+#[test]
+#[ignore = "fills the volume of TMPDIR"]
+fn a_volume_is_filled_freed_by_a_delete_and_filled_again() {
+    let bench = Bench::new();
+    let mut store = bench.open();
+    for round in 0..4_u32 {
+        let mut stored = 0;
+        let refused = loop {
+            let mut bytes = vec![0; 16 << 10];
+            blake3::Hasher::new()
+                .update(&round.to_le_bytes())
+                .update(&stored_key(stored))
+                .finalize_xof()
+                .fill(&mut bytes);
+            match store.submit(local("ios", &format!("k{stored}"), &bytes)).wait() {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        eprintln!("round {round}: {stored} stored, {} KiB on disk", allocated(bench.root.path()) >> 10);
+        assert!(matches!(refused, StoreError::StorageFull { .. }), "{refused}");
+        assert!(stored > 1000, "{stored}");
+        drop(store);
+        store = bench.open();
+        assert_eq!(store.stats().artifacts, u64::from(stored));
+        assert!(matches!(outcome(&store, delete("ios", None)), CommitOutcome::Deleted { .. }));
+        assert_eq!(store.stats().artifacts, 0);
+        drop(store);
+        store = bench.open();
+    }
+}
+
+fn stored_key(stored: u32) -> [u8; 4] {
+    stored.to_le_bytes()
+}

@@ -334,6 +334,7 @@ impl Groups {
         }
         self.state = state;
         self.core.wanted_rows.fetch_add(wanted.cast_unsigned(), Ordering::AcqRel);
+        self.core.bodies_settled_below.store(self.numbers.next(), Ordering::Release);
         self.core.publish(&self.state);
         let follow_up =
             FollowUp { sweep: true, purges: tombstones.into_iter().map(|(namespace, _)| namespace).collect() };

@@ -127,6 +127,12 @@ impl Index {
         self.db.write_opt(batch.batch, &options).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
     }
 
+    /// Unlinks table files that hold nothing but keys from `first` to `last`; needs no space.
+    pub(crate) fn drop_files(&self, table: Table, first: &[u8], last: &[u8]) -> Result<(), StoreError> {
+        let dropped = self.db.delete_file_in_range_cf(self.family(table)?, first, last);
+        dropped.map_err(|error| index_error(&self.path, &error))
+    }
+
     /// Makes everything written so far durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.db.flush_wal(true).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))

@@ -23,6 +23,7 @@ use super::index::Batch;
 use super::keys::{Table, extent_of, key_number};
 use super::state::Core;
 use super::tagged::Row;
+use super::trim;
 use crate::core::base::ids::{BodyNo, Seq};
 use crate::core::config::Durability;
 
@@ -151,17 +152,17 @@ impl<'a> Maintenance<'a> {
 
     /// Removes all garbage there is; what cannot be removed is passed over and tried again another time.
     pub(crate) fn sweep(&self) {
-        let mut from = Vec::new();
-        loop {
-            match self.sweep_some(&from) {
-                Ok(Some(next)) => from = next,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "store_sweep_failed");
-                    return;
-                }
-            }
+        if let Err(error) = self.sweep_all().and_then(|()| trim::trim(self.core)) {
+            tracing::warn!(%error, "store_sweep_failed");
         }
+    }
+
+    fn sweep_all(&self) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        while let Some(next) = self.sweep_some(&from)? {
+            from = next;
+        }
+        Ok(())
     }
 
     /// Removes some garbage from a key on; where to go on if there may be more.
@@ -200,6 +201,7 @@ impl<'a> Maintenance<'a> {
         };
         if row.number(1) == 0 {
             batch.delete(Table::Bodies, key);
+            self.core.dead_bodies.note(BodyNo(number), row.number(2));
         } else {
             let body_no = BodyNo(number);
             if let Err(error) = self.remove_file(body_no, row.number(3) != 0) {

@@ -34,6 +34,7 @@ mod maintenance;
 mod open;
 mod state;
 mod tagged;
+mod trim;
 mod verified;
 mod version;
 

@@ -9,6 +9,7 @@
 //! Failure: a crash anywhere in here is an unclean stop like any other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
 use super::tagged::Row;
 use super::tombstone_log::TombstoneLog;
+use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
 use super::wanted;
 use crate::core::base::ids::{ArtifactId, BodyNo, Epoch, StoreId};
@@ -199,6 +201,8 @@ fn make_core(
         wanted_rows: wanted_rows.into(),
         verified: VerifiedBodies::default(),
         breaker: Breaker::default(),
+        dead_bodies: DeadBodies::default(),
+        bodies_settled_below: 0.into(),
         write_stopped: std::sync::Mutex::default(),
     })
 }
@@ -208,6 +212,7 @@ fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError>
     let tombstones = TombstoneLog::open(&path, Arc::clone(&core.options.disk));
     let tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
     let numbers = BodyNumbers::load(&core.index)?;
+    core.bodies_settled_below.store(numbers.next(), Ordering::Release);
     let groups = Groups::new(Arc::clone(core), state, numbers, tombstones);
     if core.options.executor.is_inline() {
         let queue = Arc::new(CommitQueue::inline(groups, Arc::clone(core)));

@@ -14,6 +14,7 @@ use super::keys::{META_STATE, Table};
 use super::record::Record;
 use super::sizes::IndexSizes;
 use super::tagged::Row;
+use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
 use crate::core::base::ids::{ArtifactId, Epoch, Seq, StoreId};
 
@@ -95,6 +96,10 @@ pub(crate) struct Core {
     pub(crate) wanted_rows: AtomicU64,
     pub(crate) verified: VerifiedBodies,
     pub(crate) breaker: Breaker,
+    /// Inline bodies whose table files may be dropped.
+    pub(crate) dead_bodies: DeadBodies,
+    /// Body numbers below this are committed or will never be used.
+    pub(crate) bodies_settled_below: AtomicU64,
     pub(crate) write_stopped: Mutex<Option<String>>,
 }
 
