@@ -74,6 +74,17 @@ fn is_freed_by_command(kind: Kind) {
     let before = hashes(&full.node.data_dir().join("bodies"));
     assert!(!before.is_empty());
 
+    let found = full.node.run(&["doctor", "--offline", "--output", "json"]);
+    assert_eq!(found.status.code(), Some(3), "{}", text(&found));
+    let report: serde_json::Value = serde_json::from_slice(&found.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks");
+    let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "fail").collect();
+    let [failed] = failed.as_slice() else { panic!("{report}") };
+    assert_eq!(failed["code"], "DISK_FULL");
+    let command = failed["remedy"]["commands"][0].as_str().expect("a command");
+    assert!(command.starts_with("kura reclaim-staging ") && command.contains("--yes"), "{command}");
+    assert_eq!(hashes(&full.node.data_dir().join("bodies")), before);
+
     let asked = full.node.run(&["reclaim-staging"]);
     assert_eq!(asked.status.code(), Some(6), "{}", text(&asked));
     let freed = full.node.run(&["reclaim-staging", "--yes", "--output", "json"]);
