@@ -125,8 +125,8 @@ impl Invocation {
         let level = match cli.global.verbose {
             0 if cli.global.quiet => Some("error"),
             0 => None,
-            1 => Some("debug"),
-            _ => Some("trace"),
+            1 => Some("info,kura=debug"),
+            _ => Some("debug,kura=trace"),
         };
         if let Some(level) = level.filter(|_| !flags.iter().any(|(key, _)| *key == "log_level")) {
             flags.push(("log_level", level.to_owned()));
@@ -254,8 +254,8 @@ mod tests {
             let all: Vec<&str> = ["completions", "bash"].iter().chain(args).copied().collect();
             parse(&all).unwrap().flags.iter().find(|(key, _)| *key == "log_level").map(|(_, text)| text.clone())
         };
-        assert_eq!(level(&["-v"]).as_deref(), Some("debug"));
-        assert_eq!(level(&["-vv"]).as_deref(), Some("trace"));
+        assert_eq!(level(&["-v"]).as_deref(), Some("info,kura=debug"));
+        assert_eq!(level(&["-vv"]).as_deref(), Some("debug,kura=trace"));
         assert_eq!(level(&["-q"]).as_deref(), Some("error"));
         assert_eq!(level(&["-v", "--log-level", "warn"]).as_deref(), Some("warn"));
         assert_eq!(level(&[]), None);
