@@ -9,7 +9,8 @@ fn build(cache_url: &str) -> String {
         let base = project.state().join("base");
         let root = project.state().join("root");
         let mut command = project.command("bazel");
-        command.args(["--nohome_rc", "--nosystem_rc"]);
+        // The system's rc file has to stay: with it Debian tells its bazel where its parts are.
+        command.arg("--nohome_rc");
         command.arg(format!("--output_base={}", base.display()));
         command.arg(format!("--output_user_root={}", root.display()));
         command.args(arguments);
