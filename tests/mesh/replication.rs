@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::http::Body;
 use crate::support::mesh::Mesh;
-use crate::support::node::{Node, READY_WITHIN};
+use crate::support::node::Node;
 use crate::support::traffic::Artifact;
 use crate::support::wait::{alone, eventually};
 
@@ -112,15 +112,15 @@ fn a_cleaned_namespace_is_gone_on_all_and_stays_gone_for_a_node_that_was_away() 
 }
 
 #[test]
-fn a_node_that_joins_later_gets_what_was_there_and_hears_what_comes() {
-    let mut mesh = Mesh::new(3);
-    mesh.nodes[0].start();
-    mesh.nodes[1].start();
-    for node in &mut mesh.nodes[..2] {
-        node.wait_ready(READY_WITHIN);
-    }
+fn a_node_that_lost_its_volume_is_filled_before_it_is_ready_and_hears_what_comes() {
+    let mut mesh = Mesh::start(3);
     let (early, late) = (Artifact::new(9, 400_000), Artifact::new(10, 900));
     early.store(&mesh.nodes[0]).expect("a write");
+    mesh.nodes.iter().for_each(|node| wait_for(&early, node));
+    mesh.wait_complete(WITHIN);
+
+    mesh.nodes[2].kill();
+    std::fs::remove_dir_all(mesh.nodes[2].data_dir()).expect("removing the volume's content");
     mesh.nodes[2].start_ready();
     // Ready means filled: no waiting here.
     early.check(&mesh.nodes[2]).expect("what was there before it joined");

@@ -52,6 +52,17 @@ impl Mesh {
         }
     }
 
+    /// Waits until every node says that it has all that its peers had.
+    pub fn wait_complete(&self, limit: Duration) {
+        for node in &self.nodes {
+            eventually(&format!("{} complete", node.name), limit, || {
+                let ready =
+                    node.client().get("/ready").and_then(|reply| reply.json()).map_err(|error| error.to_string())?;
+                if ready["complete"] == true { Ok(()) } else { Err(ready.to_string()) }
+            });
+        }
+    }
+
     /// kill -9 of all of them.
     pub fn kill_all(&mut self) {
         self.nodes.iter_mut().for_each(Node::kill);
