@@ -89,3 +89,37 @@ async fn the_first_whole_read_of_a_large_file_verifies_it() {
     }
     assert_eq!(node.metric("kura_artifact_egress_completions_total{producer=\"metro\",result=\"ok\"}").await, 2);
 }
+
+/// Files of the index that hold these bytes, and where.
+fn in_index(root: &Path, needle: &[u8]) -> Vec<(PathBuf, u64)> {
+    let files = std::fs::read_dir(root.join("data/index")).unwrap().flatten().map(|file| file.path());
+    let found = files.filter_map(|path| {
+        let bytes = std::fs::read(&path).ok()?;
+        let offset = bytes.windows(needle.len()).position(|window| window == needle)?;
+        Some((path, offset as u64))
+    });
+    found.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_an_inline_body_is_a_miss_and_the_others_are_served() {
+    let node = TestNode::start().await;
+    let bodies: Vec<_> = (1..40).map(|seed| noise(3000, seed * 2)).collect();
+    for (number, body) in bodies.iter().enumerate() {
+        assert_eq!(node.put(&format!("/api/metro/cache/{number}"), body).await, 200);
+    }
+    let damage = |root: &Path| {
+        let places = in_index(root, &bodies[20][100..200]);
+        assert!(!places.is_empty(), "the body lies somewhere in the index");
+        places.iter().for_each(|(path, offset)| flip_byte(path, *offset));
+    };
+    let node = node.restart_after(damage).await;
+    for (number, body) in bodies.iter().enumerate() {
+        let reply = node.get(&format!("/api/metro/cache/{number}")).await;
+        match number {
+            20 => assert_eq!(reply.status, 404),
+            _ => assert!(reply.status == 404 || reply.body == *body, "{number}: {} {}", reply.status, reply.text()),
+        }
+    }
+    assert!(node.get("/api/metro/cache/38").await.body == bodies[38]);
+}

@@ -36,13 +36,18 @@ impl TestNode {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::over(Arc::new(tempfile::tempdir().expect("a temporary directory")), change).await
+        Self::over(Arc::new(tempfile::tempdir().expect("a temporary directory")), change, Seams::system()).await
     }
 
-    async fn over(root: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
+    /// A node over another volume, clock or network than the machine's.
+    pub async fn start_over(seams: Seams) -> Self {
+        Self::over(Arc::new(tempfile::tempdir().expect("a temporary directory")), |_| {}, seams).await
+    }
+
+    async fn over(root: Arc<TempDir>, change: impl FnOnce(&mut Config), seams: Seams) -> Self {
         let mut config = settings(root.path());
         change(&mut config);
-        let running = startup::start(config, Seams::system()).await.expect("the node starts");
+        let running = startup::start(config, seams).await.expect("the node starts");
         let address = running.addresses().expect("the listeners are bound").public;
         Self { running: Some(running), root, base: format!("http://{address}") }
     }
@@ -51,7 +56,7 @@ impl TestNode {
     pub async fn restart_after(mut self, between: impl FnOnce(&Path)) -> Self {
         self.stop().await;
         between(self.root.path());
-        Self::over(Arc::clone(&self.root), |_| {}).await
+        Self::over(Arc::clone(&self.root), |_| {}, Seams::system()).await
     }
 
     pub async fn stop(&mut self) {

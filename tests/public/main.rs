@@ -5,6 +5,8 @@ mod bad_input;
 #[cfg(test)]
 mod corruption;
 #[cfg(test)]
+mod degraded;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod requests;

@@ -1,0 +1,86 @@
+//! A node that cannot do everything: no space on the volume, or a store that is not open yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use kura::core::base::clock::SystemClock;
+use kura::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
+use kura::core::data_dir::layout::Layout;
+use kura::core::server::node::{NodeContext, Seams};
+use kura::core::server::public;
+use kura::core::server::startup_status::StartupStatus;
+use tower::ServiceExt;
+
+use crate::harness::{PATIENCE, TestNode, noise, settings};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_507_and_403_for_nx_and_passes_by_itself() {
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = FaultDisk::new(Arc::new(RealDisk));
+    let is_full = Arc::clone(&full);
+    disk.set_rule(Some(Box::new(move |operation, _, _| {
+        let fails = operation == DiskOperation::Write && is_full.load(Ordering::SeqCst);
+        fails.then(|| std::io::ErrorKind::StorageFull.into())
+    })));
+    let seams = Seams { disk: Arc::new(disk), ..Seams::system() };
+    let node = TestNode::start_over(seams).await;
+    let body = noise(600 << 10, 1);
+    assert_eq!(node.put("/api/metro/cache/before", &body).await, 200);
+    full.store(true, Ordering::SeqCst);
+    let refused = node.send("PUT", "/api/metro/cache/a", &[], &body).await;
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert_eq!(node.put("/v1/cache/1", &body).await, 403);
+    assert_eq!(node.put("/gradle/1", &body).await, 507);
+    assert_eq!(node.get("/api/metro/cache/before").await.body, body);
+    full.store(false, Ordering::SeqCst);
+    assert_eq!(node.put("/api/metro/cache/a", &body).await, 200);
+    let state = node.settled(PATIENCE).await;
+    assert_eq!((state.reserved, state.staged, state.artifacts), (0, 0, 2));
+}
+
+/// A node whose store never opens, and its public plane.
+fn unopened(root: &std::path::Path) -> (Arc<NodeContext>, axum::Router) {
+    let config = settings(root);
+    let layout = Layout::new(&config.data_dir, &config.tmp_dir);
+    let status = StartupStatus::new(Arc::new(SystemClock::default()));
+    let node = NodeContext::new(config, layout, Seams::system(), status);
+    (Arc::clone(&node), public::router(node))
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_before_the_store_is_open_wait_and_then_say_so() {
+    let root = tempfile::tempdir().unwrap();
+    let (_node, router) = unopened(root.path());
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::from("x")).unwrap();
+        let began = tokio::time::Instant::now();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        (answer.status(), began.elapsed().as_secs())
+    };
+    assert_eq!(ask("GET", "/up").await, (StatusCode::OK, 0));
+    assert_eq!(ask("GET", "/ready").await, (StatusCode::SERVICE_UNAVAILABLE, 0));
+    assert_eq!(ask("GET", "/metrics").await, (StatusCode::OK, 0));
+    assert_eq!(ask("GET", "/api/metro/cache/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));
+    assert_eq!(ask("GET", "/gradle/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));
+    assert_eq!(ask("GET", "/v1/cache/1").await, (StatusCode::NOT_FOUND, 10));
+    assert_eq!(ask("PUT", "/v1/cache/1").await, (StatusCode::FORBIDDEN, 10));
+    assert_eq!(ask("PUT", "/ac/".to_owned().as_str()).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(ask("PUT", "/v8/artifacts/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));
+    assert_eq!(ask("GET", "/api/metro/cache/%00").await, (StatusCode::BAD_REQUEST, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stalls_is_given_up_after_a_minute() {
+    let node = TestNode::start().await;
+    let router = public::router(Arc::clone(&node.running().node));
+    let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    let request = Request::builder().method("PUT").uri("/api/metro/cache/a");
+    let request = request.header("content-length", "1048576").body(Body::from_stream(never)).unwrap();
+    let began = tokio::time::Instant::now();
+    let answer = router.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(began.elapsed().as_secs(), 60);
+    assert_eq!(node.settled(PATIENCE).await.reserved, 0);
+}
