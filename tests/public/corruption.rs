@@ -102,7 +102,7 @@ fn in_index(root: &Path, needle: &[u8]) -> Vec<(PathBuf, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_byte_in_an_inline_body_is_a_miss_and_the_others_are_served() {
+async fn a_flipped_byte_in_an_inline_body_is_a_miss_and_takes_few_others_along() {
     let node = TestNode::start().await;
     let bodies: Vec<_> = (1..40).map(|seed| noise(3000, seed * 2)).collect();
     for (number, body) in bodies.iter().enumerate() {
@@ -114,12 +114,13 @@ async fn a_flipped_byte_in_an_inline_body_is_a_miss_and_the_others_are_served() 
         places.iter().for_each(|(path, offset)| flip_byte(path, *offset));
     };
     let node = node.restart_after(damage).await;
+    let mut served = 0;
     for (number, body) in bodies.iter().enumerate() {
         let reply = node.get(&format!("/api/metro/cache/{number}")).await;
-        match number {
-            20 => assert_eq!(reply.status, 404),
-            _ => assert!(reply.status == 404 || reply.body == *body, "{number}: {} {}", reply.status, reply.text()),
-        }
+        // Bodies in the same block cannot be read either: misses, never wrong bytes.
+        assert!(reply.status == 404 || reply.body == *body, "{number}: {} {}", reply.status, reply.text());
+        assert!(number != 20 || reply.status == 404);
+        served += usize::from(reply.status == 200);
     }
-    assert!(node.get("/api/metro/cache/38").await.body == bodies[38]);
+    assert!(served > bodies.len() / 2, "{served} of {}", bodies.len());
 }

@@ -94,7 +94,7 @@ impl Index {
 
     /// One value.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
-        self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| index_error(&self.path, &error))
+        self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| row_error(&self.path, table, &error))
     }
 
     /// Rows from a key on, ascending, as they are now.
@@ -288,6 +288,14 @@ fn to_usize(bytes: u64) -> usize {
 
 fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
     StoreError::Index { path: path.to_path_buf(), message: error.to_string() }
+}
+
+/// Reading one row: a block that does not match its checksum is a statement about the row, not about the index.
+fn row_error(path: &Path, table: Table, error: &rocksdb::Error) -> StoreError {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => StoreError::CorruptRow { table: table.name(), reason: error.to_string() },
+        _ => index_error(path, error),
+    }
 }
 
 fn write_error(path: &Path, disk: &dyn Disk, error: &rocksdb::Error) -> StoreError {

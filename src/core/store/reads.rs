@@ -39,6 +39,8 @@ pub(crate) enum BadBody {
     Short { bytes: u64 },
     /// Its digest is another.
     Corrupt { actual: Digest },
+    /// RocksDB's own checksum does not match.
+    Unreadable { reason: String },
 }
 
 impl std::fmt::Display for BadBody {
@@ -47,6 +49,7 @@ impl std::fmt::Display for BadBody {
             Self::Missing => write!(f, "the body is missing"),
             Self::Short { bytes } => write!(f, "the body is short, it has {bytes} bytes"),
             Self::Corrupt { actual } => write!(f, "the body is corrupt, it has the digest {actual}"),
+            Self::Unreadable { reason } => write!(f, "the body is unreadable: {reason}"),
         }
     }
 }
@@ -77,8 +80,11 @@ impl Core {
     }
 
     fn open_inline(&self, record: &Record, body_no: BodyNo) -> Result<Result<OpenBody, BadBody>, StoreError> {
-        let Some(bytes) = self.index.get(Table::Bodies, &number_key(body_no.0))? else {
-            return Ok(Err(BadBody::Missing));
+        let bytes = match self.index.get(Table::Bodies, &number_key(body_no.0)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Err(BadBody::Missing)),
+            Err(StoreError::CorruptRow { reason, .. }) => return Ok(Err(BadBody::Unreadable { reason })),
+            Err(error) => return Err(error),
         };
         Ok(match Digest::of(&bytes) {
             actual if actual == record.digest => Ok(OpenBody::Inline(Bytes::copy_from_slice(&bytes))),
