@@ -64,6 +64,7 @@ complete -c kura -n "__fish_kura_needs_command" -s v -l verbose -d 'Say more on 
 complete -c kura -n "__fish_kura_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kura -n "__fish_kura_needs_command" -s V -l version -d 'Print version'
 complete -c kura -n "__fish_kura_needs_command" -f -a "serve" -d 'Serve artifacts to build tools and keep peers in sync'
+complete -c kura -n "__fish_kura_needs_command" -f -a "bootstrap" -d 'Catch a data dir up from peers'
 complete -c kura -n "__fish_kura_needs_command" -f -a "reclaim-staging" -d 'Free what was never committed; never touches data'
 complete -c kura -n "__fish_kura_needs_command" -f -a "doctor" -d 'Find out what is wrong with a node, without changing anything'
 complete -c kura -n "__fish_kura_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -105,6 +106,51 @@ complete -c kura -n "__fish_kura_using_subcommand serve" -l no-input -d 'Never a
 complete -c kura -n "__fish_kura_using_subcommand serve" -s q -l quiet -d 'Say less on stderr'
 complete -c kura -n "__fish_kura_using_subcommand serve" -s v -l verbose -d 'Say more on stderr; twice for everything'
 complete -c kura -n "__fish_kura_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l concurrency -d 'Artifacts fetched at the same time from one peer; the default is the setting bootstrap-concurrency' -r
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l progress -d 'How to show progress' -r -f -a "plain\t'A line every 10 seconds'
+none\t'Nothing'"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l output -d 'How to print the result' -r -f -a "table\t'For people'
+json\t'One JSON document'"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
+process\t''"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l region -d 'The region this node says it is in [default: local]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l dry-run -d 'Show what would be fetched and change nothing'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l restart -d 'Forget how far each peer was followed and list everything again; never forgets data'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l no-input -d 'Never ask; what would need an answer is refused'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -s q -l quiet -d 'Say less on stderr'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -s v -l verbose -d 'Say more on stderr; twice for everything'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l kind -d 'Only this area; may be given several times' -r -f -a "uploads\t'Bodies that clients or peers were sending'
 parts\t'Parts of multipart uploads'
 bootstrap\t'Bodies that were being fetched from peers'"

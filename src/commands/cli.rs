@@ -11,6 +11,7 @@ use clap::{
     Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
 };
 
+use super::bootstrap::BootstrapArgs;
 use super::completions::CompletionsArgs;
 use super::doctor::DoctorArgs;
 use super::reclaim_staging::ReclaimStagingArgs;
@@ -39,6 +40,8 @@ const AFTER_HELP: &str = "Every setting is a flag, a KURA_* variable and a key o
 pub enum Command {
     /// Serve artifacts to build tools and keep peers in sync
     Serve(ServeArgs),
+    /// Catch a data dir up from peers
+    Bootstrap(BootstrapArgs),
     /// Free what was never committed; never touches data
     ReclaimStaging(ReclaimStagingArgs),
     /// Find out what is wrong with a node, without changing anything
@@ -52,7 +55,7 @@ impl Command {
     pub fn is_server(&self) -> bool {
         match self {
             Self::Serve(_) => true,
-            Self::ReclaimStaging(_) | Self::Doctor(_) | Self::Completions(_) => false,
+            Self::Bootstrap(_) | Self::ReclaimStaging(_) | Self::Doctor(_) | Self::Completions(_) => false,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::exit::{CommandError, ExitCode};
 use super::printer::Printer;
 use super::usage::{self, Parsed};
-use super::{completions, doctor, fatal, reclaim_staging, serve};
+use super::{bootstrap, completions, doctor, fatal, reclaim_staging, serve};
 use crate::core::config::{self, ConfigFile, Inputs, Machine, Resolved, Source, Variables};
 use crate::core::telemetry::logging;
 
@@ -76,6 +76,7 @@ async fn run_until_signalled(command: Command, context: &mut Context) -> Result<
 async fn dispatch(command: Command, context: &mut Context) -> Result<ExitCode, CommandError> {
     match command {
         Command::Serve(args) => serve::run(args, context).await,
+        Command::Bootstrap(args) => bootstrap::run(args, context).await,
         Command::ReclaimStaging(args) => reclaim_staging::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,

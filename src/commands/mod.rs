@@ -3,6 +3,7 @@
 //! How it works: [`entry::run`] is what `main` calls. [`cli`] reads the arguments, [`context::Context`] carries the
 //! settings and the [`printer::Printer`] to the one file of each command, and [`exit`] says how it ended.
 
+pub mod bootstrap;
 pub mod cli;
 pub mod completions;
 pub mod context;

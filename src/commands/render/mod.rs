@@ -1,5 +1,6 @@
 //! How results look: tables, JSON and progress.
 
+pub mod bootstrap;
 pub mod doctor;
 pub mod reclaim;
 pub mod reclaim_bar;

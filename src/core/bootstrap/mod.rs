@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod flight;
 pub mod follow;
 pub mod metrics;
+pub mod open;
 pub mod pass;
 pub mod plan;
 pub mod progress;

@@ -354,9 +354,11 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
         Action::Adopt | Action::Fetch => {}
     }
     let engine = pass.engine;
-    let flight = engine.flights.enter(item.id).await;
+    let _flight = engine.flights.enter(item.id).await;
     let mut action = item.action;
-    if flight.waited {
+    // Since the page was planned another pass may have brought it. A body that rode along costs nothing more, and the
+    // committer looks again by itself.
+    if item.body.is_none() {
         let record = item.record.clone();
         action = decide(engine.store.call(move |store| store.wants(&record)).await?);
     }

@@ -98,8 +98,18 @@ pub fn same_url(one: &str, other: &str) -> bool {
     }
 }
 
+/// Finds whom to ask in a run of `kura bootstrap`, which listens nowhere: this node's own URL is an address as any
+/// other, because a node under the same default URL may be a fine peer; who it is will be asked.
+pub async fn discover_for_run(sources: &PeerSources, resolver: &dyn Resolver) -> Targets {
+    find(sources, resolver, &[], false).await
+}
+
 /// Finds whom to ask. `remembered` stands in while the DNS name has not answered.
 pub async fn discover(sources: &PeerSources, resolver: &dyn Resolver, remembered: &[String]) -> Targets {
+    find(sources, resolver, remembered, true).await
+}
+
+async fn find(sources: &PeerSources, resolver: &dyn Resolver, remembered: &[String], without_own: bool) -> Targets {
     let mut targets = Targets { dns_answered: true, ..Targets::default() };
     let mut named: Vec<String> = sources.peers.clone();
     if let Some(name) = &sources.dns_name {
@@ -114,7 +124,7 @@ pub async fn discover(sources: &PeerSources, resolver: &dyn Resolver, remembered
     }
     let mut seen = BTreeSet::new();
     for url in named.iter().filter_map(|url| normalize_url(url)) {
-        if same_url(&url, &sources.own_url) {
+        if without_own && same_url(&url, &sources.own_url) {
             targets.named_self = true;
         } else if targets.urls.len() < TARGETS_MAX && seen.insert(url.clone()) {
             targets.urls.push(url);

@@ -1,0 +1,219 @@
+//! A data dir for one run of `kura bootstrap`: locked, made if missing, dead staging reclaimed, the store open.
+//!
+//! How it works: the same steps in the same order as a starting node, without its listeners. A dry run locks nothing
+//! and opens the store for reading only, so it works beside a running node.
+//!
+//! Invariant: nothing is touched before the lock is held, but the making of a missing data dir.
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::flight::Flights;
+use super::metrics::CatchUpMetrics;
+use crate::core::base::clock::Clock;
+use crate::core::base::disk::Disk;
+use crate::core::base::executor::{StoreExecutor, run};
+use crate::core::base::ids::InstanceId;
+use crate::core::base::rng::{Rng, RngExt};
+use crate::core::config::Config;
+use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
+use crate::core::data_dir::lock::{DataDirLock, LockError};
+use crate::core::mesh::client::PeerClient;
+use crate::core::mesh::membership::OwnIdentity;
+use crate::core::mesh::transport::PeerTransport;
+use crate::core::staging::area::{Staging, StagingOptions};
+use crate::core::staging::reclaim::reclaim_dead_staging;
+use crate::core::store::error::StoreError;
+use crate::core::store::store_handle::StoreHandle;
+use crate::core::store::{Store, StoreOptions};
+use crate::core::telemetry::metrics::MetricsRegistry;
+
+/// Nobody else stages bytes in this process, so nothing waits for room as a client.
+const CLIENT_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a data dir could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none, and a dry run makes none.
+    #[error("there is no data directory at {}", path.display())]
+    Missing {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error("{} is not a kura data directory: it holds other things", path.display())]
+    NotADataDir {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It is one of the seed era.
+    #[error("{} was written by the seed-era system", path.display())]
+    SeedEra {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It could not be looked at.
+    #[error("failed to read {}", path.display())]
+    Unreadable {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory could not be made.
+    #[error(transparent)]
+    Directories(#[from] EnsureError),
+    /// It is in use, or the lock could not be tried.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The outside world of a run.
+#[derive(Debug, Clone)]
+pub struct RunSeams {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// The volume.
+    pub disk: Arc<dyn Disk>,
+    /// Where blocking work runs.
+    pub executor: Arc<dyn StoreExecutor>,
+    /// Carries requests to peers.
+    pub transport: Arc<dyn PeerTransport>,
+}
+
+/// An open data dir with everything a run needs. The lock is held until this is dropped.
+#[derive(Debug)]
+pub struct OpenedDataDir {
+    /// Catches up.
+    pub engine: Engine,
+    /// Who this data dir is.
+    pub own: OwnIdentity,
+    store: Arc<Store>,
+    executor: Arc<dyn StoreExecutor>,
+    _lock: Option<DataDirLock>,
+}
+
+impl OpenedDataDir {
+    /// Opens the data dir of these settings; `dry_run` looks only.
+    pub async fn open(config: &Config, seams: &RunSeams, dry_run: bool) -> Result<Self, OpenError> {
+        let configured = Layout::new(&config.data_dir, &config.tmp_dir);
+        let instance_id = InstanceId(seams.rng.bytes());
+        let (layout, lock) = if dry_run {
+            look(&configured)?;
+            (configured, None)
+        } else {
+            let (layout, lock) = prepare(&configured, seams)?;
+            (layout, Some(lock))
+        };
+        let options = store_options(config, seams, &layout, instance_id);
+        let opened = run(seams.executor.as_ref(), move || {
+            if dry_run { Store::open_read_only(options) } else { Store::open(options).map(|(store, _)| store) }
+        });
+        let store = Arc::new(opened.await.unwrap_or(Err(StoreError::NotOpen))?);
+        let handle = StoreHandle::new(Arc::clone(&seams.executor));
+        handle.set(Some(Arc::clone(&store)));
+        let own = OwnIdentity {
+            node_url: config.node_url.clone(),
+            tenant_id: config.tenant_id.clone(),
+            instance_id,
+            store_id: Some(store.stats().store_id),
+        };
+        let engine = engine(config, seams, &layout, handle);
+        Ok(Self { engine, own, store, executor: Arc::clone(&seams.executor), _lock: lock })
+    }
+
+    /// Marks the stop as clean and gives the data dir back.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.engine.store.set(None);
+        let store = Arc::clone(&self.store);
+        run(self.executor.as_ref(), move || store.close()).await.unwrap_or(Err(StoreError::NotOpen))
+    }
+}
+
+fn look(layout: &Layout) -> Result<DataDirKind, OpenError> {
+    let path = layout.data_dir().to_path_buf();
+    let kind = layout::detect_data_dir(layout);
+    match kind.map_err(|source| OpenError::Unreadable { path: path.clone(), source })? {
+        DataDirKind::Missing | DataDirKind::Empty => Err(OpenError::Missing { path }),
+        DataDirKind::Foreign => Err(OpenError::NotADataDir { path }),
+        DataDirKind::SeedEra => Err(OpenError::SeedEra { path }),
+        DataDirKind::Kura => Ok(DataDirKind::Kura),
+    }
+}
+
+/// Makes what is missing, locks, and frees what dead processes staged.
+fn prepare(configured: &Layout, seams: &RunSeams) -> Result<(Layout, DataDirLock), OpenError> {
+    match look(configured) {
+        Ok(_) => {}
+        Err(OpenError::Missing { .. }) => layout::create_data_dir(configured, seams.disk.as_ref())?,
+        Err(error) => return Err(error),
+    }
+    let now_ms = seams.clock.now_ms();
+    let mut lock = DataDirLock::try_acquire(configured, now_ms)?;
+    let layout = layout::ensure_directories(configured, seams.disk.as_ref())?.layout;
+    let reclaimed = reclaim_dead_staging(&layout, &lock, Arc::clone(&seams.disk), now_ms);
+    reclaimed.map_err(|source| OpenError::Unreadable { path: layout.tmp_dir().to_path_buf(), source })?;
+    layout::ensure_directories(&layout, seams.disk.as_ref())?;
+    if let Err(error) = lock.complete(now_ms) {
+        // The directory's own lock holds; the file is for people and for seed-era nodes.
+        tracing::warn!(%error, "lock_file_not_completed");
+    }
+    Ok((layout, lock))
+}
+
+fn store_options(config: &Config, seams: &RunSeams, layout: &Layout, instance_id: InstanceId) -> StoreOptions {
+    StoreOptions {
+        layout: layout.clone(),
+        tenant_id: config.tenant_id.clone(),
+        instance_id,
+        durability: config.durability,
+        inline_max_bytes: config.inline_max_bytes,
+        read_cache_bytes: config.metadata_store_read_cache_bytes,
+        open_files_max: config.metadata_store_max_open_files,
+        clock: Arc::clone(&seams.clock),
+        rng: Arc::clone(&seams.rng),
+        disk: Arc::clone(&seams.disk),
+        executor: Arc::clone(&seams.executor),
+    }
+}
+
+fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle) -> Engine {
+    let options = StagingOptions {
+        budget_bytes: config.tmp_dir_max_bytes,
+        inline_max_bytes: config.inline_max_bytes,
+        client_wait: CLIENT_WAIT,
+    };
+    let staging = Staging::new(layout, Arc::clone(&seams.disk), Arc::clone(&seams.executor), options);
+    Engine {
+        client: PeerClient::new(Arc::clone(&seams.transport), store.clone(), &config.tenant_id),
+        store,
+        staging,
+        clock: Arc::clone(&seams.clock),
+        rng: Arc::clone(&seams.rng),
+        metrics: CatchUpMetrics::new(&MetricsRegistry::new()),
+        flights: Flights::default(),
+        concurrency: config.bootstrap_concurrency,
+        peers: Arc::new(RwLock::default()),
+    }
+}
+
+impl OpenError {
+    /// Whether freeing space is what helps.
+    pub fn is_disk_full(&self) -> bool {
+        let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+        match self {
+            Self::Store(StoreError::StorageFull { .. }) => true,
+            Self::Directories(error) => full(&error.source),
+            Self::Unreadable { source, .. } => full(source),
+            _ => false,
+        }
+    }
+}
