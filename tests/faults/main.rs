@@ -11,6 +11,10 @@ mod support;
 #[cfg(test)]
 mod full_volume;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod reclaim;
 #[cfg(test)]
 mod volume;

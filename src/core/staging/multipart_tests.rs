@@ -109,6 +109,19 @@ async fn parts_join_in_order_whatever_order_they_came_in_and_an_equal_number_rep
 }
 
 #[tokio::test]
+async fn joining_needs_no_more_than_the_longest_part_twice() {
+    let bench = Bench::new(4 << 20);
+    let id = bench.uploads.start("m").await.unwrap();
+    for number in 1..=6 {
+        bench.put(&id, number, &bytes(100_000 * usize::try_from(number).unwrap(), 1)).await.unwrap();
+    }
+    let total = bench.staging.reserved_bytes();
+    let (_, body) = bench.uploads.complete(&id, &[1, 2, 3, 4, 5, 6], false).await.unwrap();
+    assert_eq!((body.length, bench.staging.ledger().peak()), (total, total + 600_000));
+    assert_eq!(entries(&bench.parts()), 0, "the parts are gone while the body is held");
+}
+
+#[tokio::test]
 async fn a_short_upload_stays_in_memory_once_joined() {
     let bench = Bench::new(8 << 20);
     let id = bench.uploads.start("m").await.unwrap();
