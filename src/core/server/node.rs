@@ -33,6 +33,7 @@ use crate::core::mesh::readiness::Readiness;
 use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX};
+use crate::core::store::metrics::StoreMetrics;
 use crate::core::store::record::ArtifactKey;
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::telemetry::metrics::MetricsRegistry;
@@ -131,6 +132,7 @@ impl NodeContext {
         let metrics = MetricsRegistry::new();
         let instance_id = InstanceId(seams.rng.bytes());
         let store = StoreHandle::new(Arc::clone(&seams.executor));
+        store.count_into(StoreMetrics::new(&metrics));
         let staging = staging(&config, &layout, &seams);
         let sources = PeerSources {
             own_url: config.node_url.clone(),

@@ -97,19 +97,14 @@ impl CommitQueue {
     }
 
     fn run_inline(&self, groups: &Mutex<Option<Groups>>, core: &Core, pending: Pending) {
-        let is_change = matches!(pending.work, Work::Change(_));
         let follow_up = {
             let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(groups) = groups.as_mut() else { return };
             groups.run(vec![pending])
         };
-        if is_change {
-            let maintenance = Maintenance::new(core);
-            maintenance.purge_all(self, &follow_up.purges);
-            if follow_up.sweep {
-                maintenance.sweep();
-            }
-        }
+        let maintenance = Maintenance::new(core);
+        maintenance.purge_all(self, &follow_up.purges);
+        maintenance.sweep_these(&follow_up.garbage);
     }
 
     /// Commits exactly these together, in the caller.
@@ -155,8 +150,9 @@ fn run(mut groups: Groups, core: &Core, receiver: &Receiver<Message>, wake: &Syn
             // Full: the maintenance finds the purge in the index by itself.
             let _ = wake.try_send(Wake::Purge(namespace));
         }
-        if follow_up.sweep {
-            let _ = wake.try_send(Wake::Sweep);
+        if !follow_up.garbage.is_empty() {
+            // Full: the next look through the index finds it.
+            let _ = wake.try_send(Wake::Sweep(follow_up.garbage));
         }
         if close {
             return groups;

@@ -60,14 +60,26 @@ impl From<CommitOutcome> for Verdict {
     }
 }
 
-/// One group being decided.
-pub(crate) struct Evaluation<'a> {
-    core: &'a Core,
-    now_ms: u64,
+/// A group that is decided.
+pub(crate) struct Finished<'a> {
     pub(crate) batch: Batch<'a>,
     pub(crate) state: StateRow,
     /// Tombstones for the side log.
     pub(crate) tombstones: Vec<(String, u64)>,
+    /// Bodies that lose their owner.
+    pub(crate) garbage: Vec<BodyNo>,
+    /// By how much the number of wanted rows changes.
+    pub(crate) wanted: i64,
+}
+
+/// One group being decided.
+pub(crate) struct Evaluation<'a> {
+    core: &'a Core,
+    now_ms: u64,
+    batch: Batch<'a>,
+    state: StateRow,
+    tombstones: Vec<(String, u64)>,
+    garbage: Vec<BodyNo>,
     manifests: HashMap<ArtifactId, Option<Record>>,
     tombstone_rows: HashMap<String, Row>,
     namespaces: HashMap<String, Row>,
@@ -85,6 +97,7 @@ impl<'a> Evaluation<'a> {
             batch: core.index.batch(),
             state,
             tombstones: Vec::new(),
+            garbage: Vec::new(),
             manifests: HashMap::new(),
             tombstone_rows: HashMap::new(),
             namespaces: HashMap::new(),
@@ -110,7 +123,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Ends the batch: the rows that were only counted so far, and the state.
-    pub(crate) fn finish(mut self) -> (Batch<'a>, StateRow, Vec<(String, u64)>, i64) {
+    pub(crate) fn finish(mut self) -> Finished<'a> {
         for (namespace, row) in &self.namespaces {
             self.batch.put(Table::Namespaces, namespace.as_bytes(), &row.encode());
         }
@@ -125,7 +138,8 @@ impl<'a> Evaluation<'a> {
             self.batch.put(Table::Meta, META_STATE, &self.state.encode());
         }
         let wanted = self.wanted_added.cast_signed() - self.wanted_forgotten.cast_signed();
-        (self.batch, self.state, self.tombstones, wanted)
+        let Self { batch, state, tombstones, garbage, .. } = self;
+        Finished { batch, state, tombstones, garbage, wanted }
     }
 
     fn put(&mut self, put: &Put, body_no: impl FnOnce() -> Result<BodyNo, StoreError>) -> Result<Verdict, StoreError> {
@@ -347,6 +361,7 @@ impl<'a> Evaluation<'a> {
             .with_number(2, record.stored_size)
             .with_number(3, u64::from(keep_for_a_look));
         self.batch.put(Table::Garbage, &number_key(body_no.0), &row.encode());
+        self.garbage.push(body_no);
     }
 
     /// Counts a body in or out of its extent, whose row has been loaded.

@@ -134,6 +134,7 @@ impl Store {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.core.closing.store(true, Ordering::Release);
         if let Some(maintenance) = &writer.maintenance {
             maintenance.close();
         }
@@ -296,6 +297,7 @@ impl Drop for Store {
     /// A store that is dropped without `close` stops uncleanly, but never leaves its threads behind.
     fn drop(&mut self) {
         if let (Some(writer), false) = (&self.writer, self.closed.load(Ordering::Acquire)) {
+            self.core.closing.store(true, Ordering::Release);
             if let Some(maintenance) = &writer.maintenance {
                 maintenance.close();
             }

@@ -22,7 +22,7 @@ use super::body_files::{self, KnownExtents, body_path, extent_path};
 use super::body_numbers::BodyNumbers;
 use super::committer::{CommitOutcome, Operation};
 use super::error::StoreError;
-use super::evaluate::{Evaluation, Outcome, Verdict, Work};
+use super::evaluate::{Evaluation, Finished, Outcome, Verdict, Work};
 use super::footer;
 use super::index::Batch;
 use super::keys::extent_of;
@@ -102,8 +102,8 @@ impl Answer {
 /// What the group left to be done in the background.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FollowUp {
-    /// There may be garbage.
-    pub(crate) sweep: bool,
+    /// Bodies that became garbage.
+    pub(crate) garbage: Vec<BodyNo>,
     /// Namespaces that were deleted.
     pub(crate) purges: Vec<String>,
 }
@@ -140,7 +140,16 @@ impl Groups {
     }
 
     /// Commits a group and answers everybody in it.
-    pub(crate) fn run(&mut self, mut group: Vec<Pending>) -> FollowUp {
+    pub(crate) fn run(&mut self, group: Vec<Pending>) -> FollowUp {
+        let started = self.core.options.clock.monotonic();
+        let follow_up = self.settle(group);
+        if let Some(metrics) = self.core.metrics.get() {
+            metrics.group(self.core.options.clock.monotonic().saturating_sub(started));
+        }
+        follow_up
+    }
+
+    fn settle(&mut self, mut group: Vec<Pending>) -> FollowUp {
         let core = Arc::clone(&self.core);
         self.numbers.begin_group(!self.left_strays);
         group = self.refuse_for_space(group);
@@ -293,6 +302,13 @@ impl Groups {
     /// Answers. A staged file that was not used is closed elsewhere: freeing the blocks of a long one takes a while.
     fn finish(&self, pending: Pending, outcome: Result<Outcome, StoreError>) {
         let Pending { work, answer, .. } = pending;
+        if let (Some(metrics), Answer::Change(_)) = (self.core.metrics.get(), &answer) {
+            metrics.changed(match &outcome {
+                Ok(Outcome::Change(outcome)) => Ok(outcome),
+                Ok(Outcome::Purged(_)) => Ok(&CommitOutcome::DeleteIgnored),
+                Err(error) => Err(error),
+            });
+        }
         answer.give(outcome);
         if let Work::Change(Operation::Put(put)) = work
             && matches!(put.body.content, StagedContent::File(_))
@@ -322,7 +338,7 @@ impl Groups {
     }
 
     fn commit(&mut self, group: Vec<Pending>, verdicts: Vec<Verdict>, evaluation: Evaluation<'_>) -> FollowUp {
-        let (batch, state, tombstones, wanted) = evaluation.finish();
+        let Finished { batch, state, tombstones, garbage, wanted } = evaluation.finish();
         if let Err(error) = self.log_tombstones(&tombstones) {
             return self.refuse_group(group, error);
         }
@@ -336,8 +352,7 @@ impl Groups {
         self.core.wanted_rows.fetch_add(wanted.cast_unsigned(), Ordering::AcqRel);
         self.core.bodies_settled_below.store(self.numbers.next(), Ordering::Release);
         self.core.publish(&self.state);
-        let follow_up =
-            FollowUp { sweep: true, purges: tombstones.into_iter().map(|(namespace, _)| namespace).collect() };
+        let follow_up = FollowUp { garbage, purges: tombstones.into_iter().map(|(namespace, _)| namespace).collect() };
         for (pending, verdict) in group.into_iter().zip(verdicts) {
             if verdict.file.is_none() {
                 // It had stored a file in an earlier attempt at this group and no longer does.

@@ -19,8 +19,8 @@ use std::time::Duration;
 use super::body_files;
 use super::commit_queue::{CommitQueue, receive};
 use super::error::StoreError;
-use super::index::Batch;
-use super::keys::{Table, extent_of, key_number};
+use super::index::{Batch, KeyValue};
+use super::keys::{Table, extent_of, key_number, number_key};
 use super::state::Core;
 use super::tagged::Row;
 use super::trim;
@@ -33,17 +33,20 @@ const SWEEP_ROWS_MAX: usize = 256;
 /// With relaxed durability, what a power loss may cost.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// How often garbage whose removal failed is tried again.
+/// How often the whole table is looked through, for garbage whose removal failed or whose wake-up was lost.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 
-/// Wake-ups that wait; a lost one is found in the index by the next.
+/// Garbage remembered until the next periodic sync; the rest is found in the index.
+const GATHERED_MAX: usize = 16 << 10;
+
+/// Wake-ups that wait; a lost one is found in the index by the next look.
 const WAKES_MAX: usize = 64;
 
 /// Why the maintenance is woken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// There may be garbage.
-    Sweep,
+    /// These bodies became garbage.
+    Sweep(Vec<BodyNo>),
     /// A namespace was deleted.
     Purge(String),
     /// The store closes.
@@ -77,6 +80,7 @@ impl MaintenanceThread {
     /// Ends the thread after the piece of work it is at.
     pub(crate) fn close(&self) {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        // The flag ends a piece of work early; the message wakes a sleeper.
         let _ = self.wake.send(Wake::Close);
         if thread.join().is_err() {
             tracing::error!("store_worker_panicked");
@@ -97,22 +101,39 @@ impl<'a> Maintenance<'a> {
     fn run(&self, queue: &CommitQueue, woken: &Receiver<Wake>) {
         let relaxed = self.core.options.durability == Durability::Process;
         let every = if relaxed { SYNC_EVERY } else { RETRY_EVERY };
-        self.purge_left_over(queue);
-        self.sweep();
+        self.look_everywhere(queue);
+        let mut gathered = Vec::new();
+        let mut next_round = self.core.options.clock.monotonic() + every;
+        let mut next_look = self.core.options.clock.monotonic() + RETRY_EVERY;
         loop {
-            match receive(woken, every) {
-                Ok(Wake::Sweep) => self.sweep(),
+            let now = self.core.options.clock.monotonic();
+            match receive(woken, next_round.saturating_sub(now)) {
+                // Relaxed, the rows become durable with the next periodic sync; only then may their files go.
+                Ok(Wake::Sweep(numbers)) if relaxed => gathered.extend(numbers),
+                Ok(Wake::Sweep(numbers)) => self.sweep_these(&numbers),
                 Ok(Wake::Purge(namespace)) => self.purge_all(queue, &[namespace]),
-                Err(true) => {
-                    self.purge_left_over(queue);
-                    self.sweep();
-                }
+                Err(true) => {}
                 Ok(Wake::Close) | Err(false) => return,
             }
-            if relaxed {
+            let now = self.core.options.clock.monotonic();
+            if relaxed && (now >= next_round || gathered.len() >= GATHERED_MAX) {
                 self.sync_relaxed();
+                self.sweep_these(&std::mem::take(&mut gathered));
+            }
+            if now >= next_look {
+                self.look_everywhere(queue);
+                next_look = now + RETRY_EVERY;
+            }
+            if now >= next_round {
+                next_round = now + every;
             }
         }
+    }
+
+    /// Finds what nobody woke for: left by an earlier process, failed before, or lost in a full channel.
+    pub(crate) fn look_everywhere(&self, queue: &CommitQueue) {
+        self.purge_left_over(queue);
+        self.sweep();
     }
 
     /// Body data first, then the rows that name it.
@@ -123,7 +144,7 @@ impl<'a> Maintenance<'a> {
     }
 
     /// Purges what earlier processes left, and what was not woken for.
-    pub(crate) fn purge_left_over(&self, queue: &CommitQueue) {
+    fn purge_left_over(&self, queue: &CommitQueue) {
         match super::evaluate::purges_under_way(self.core) {
             Ok(namespaces) => self.purge_all(queue, &namespaces),
             Err(error) => tracing::warn!(%error, "store_purge_list_failed"),
@@ -136,6 +157,8 @@ impl<'a> Maintenance<'a> {
             let mut after = Seq(0);
             loop {
                 match queue.purge(namespace, after) {
+                    // What is left is found by the next open.
+                    Ok(Some(_)) if self.core.is_closing() => return,
                     Ok(Some(next)) => after = next,
                     Ok(None) => break,
                     Err(error) => {
@@ -145,40 +168,59 @@ impl<'a> Maintenance<'a> {
                 }
             }
         }
-        if !namespaces.is_empty() {
-            self.sweep();
-        }
     }
 
     /// Removes all garbage there is; what cannot be removed is passed over and tried again another time.
     pub(crate) fn sweep(&self) {
-        if let Err(error) = self.sweep_all().and_then(|()| trim::trim(self.core)) {
+        self.report(self.sweep_all());
+    }
+
+    /// Removes the garbage of these numbers, without a look at the rest.
+    pub(crate) fn sweep_these(&self, numbers: &[BodyNo]) {
+        for some in numbers.chunks(SWEEP_ROWS_MAX) {
+            let keys = some.iter().map(|number| number_key(number.0));
+            let rows = keys.filter_map(|key| match self.core.index.get(Table::Garbage, &key) {
+                Ok(row) => row.map(|row| Ok((key.into(), row.as_ref().into()))),
+                Err(error) => Some(Err(error)),
+            });
+            self.report(rows.collect::<Result<Vec<KeyValue>, _>>().and_then(|rows| self.remove(&rows)));
+        }
+    }
+
+    fn report(&self, swept: Result<(), StoreError>) {
+        if let Err(error) = swept.and_then(|()| trim::trim(self.core)) {
             tracing::warn!(%error, "store_sweep_failed");
         }
     }
 
     fn sweep_all(&self) -> Result<(), StoreError> {
         let mut from = Vec::new();
-        while let Some(next) = self.sweep_some(&from)? {
-            from = next;
+        while !self.core.is_closing() {
+            let rows = self.core.index.rows(Table::Garbage, &from)?.take(SWEEP_ROWS_MAX);
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            self.remove(&rows)?;
+            match rows.last() {
+                Some((last, _)) if rows.len() == SWEEP_ROWS_MAX => from = [last, [0].as_slice()].concat(),
+                _ => break,
+            }
         }
         Ok(())
     }
 
-    /// Removes some garbage from a key on; where to go on if there may be more.
-    fn sweep_some(&self, from: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Removes the bodies of garbage rows, then the rows.
+    fn remove(&self, rows: &[KeyValue]) -> Result<(), StoreError> {
         self.core.check_writable()?;
-        let rows: Vec<_> =
-            self.core.index.rows(Table::Garbage, from)?.take(SWEEP_ROWS_MAX).collect::<Result<_, _>>()?;
-        let Some((last, _)) = rows.last() else { return Ok(None) };
-        let next = (rows.len() == SWEEP_ROWS_MAX).then(|| [last, [0].as_slice()].concat());
+        if rows.is_empty() {
+            return Ok(());
+        }
         if self.core.options.durability == Durability::Process {
             self.core.index.sync()?;
         }
         let mut batch = self.core.index.batch();
         let mut extents = BTreeSet::new();
-        for (key, value) in &rows {
-            self.remove_one(key, value, &mut batch, &mut extents);
+        let mut removed = 0;
+        for (key, value) in rows {
+            removed += u64::from(self.remove_one(key, value, &mut batch, &mut extents));
         }
         // The names must be gone for good before the rows that remember them are.
         for extent in &extents {
@@ -189,15 +231,19 @@ impl<'a> Maintenance<'a> {
         if !batch.is_empty() {
             self.core.index.write(batch, false)?;
         }
+        if let Some(metrics) = self.core.metrics.get() {
+            metrics.removed(removed);
+        }
         self.remove_empty_folders(&extents);
-        Ok(next)
+        Ok(())
     }
 
-    fn remove_one(&self, key: &[u8], value: &[u8], batch: &mut Batch<'_>, extents: &mut BTreeSet<u64>) {
+    /// Removes one body; false where that failed or its row says nothing.
+    fn remove_one(&self, key: &[u8], value: &[u8], batch: &mut Batch<'_>, extents: &mut BTreeSet<u64>) -> bool {
         let (Some(number), Ok(row)) = (key_number(key), Row::decode(value)) else {
             tracing::error!(table = "garbage", key = hex::encode(key), "store_row_corrupt");
             batch.delete(Table::Garbage, key);
-            return;
+            return false;
         };
         if row.number(1) == 0 {
             batch.delete(Table::Bodies, key);
@@ -206,13 +252,14 @@ impl<'a> Maintenance<'a> {
             let body_no = BodyNo(number);
             if let Err(error) = self.remove_file(body_no, row.number(3) != 0) {
                 tracing::warn!(%body_no, %error, "store_unlink_failed");
-                return;
+                return false;
             }
             if body_files::extent_path(&self.core.options.layout, extent_of(body_no)).exists() {
                 extents.insert(extent_of(body_no));
             }
         }
         batch.delete(Table::Garbage, key);
+        true
     }
 
     fn remove_file(&self, body_no: BodyNo, keep_for_a_look: bool) -> std::io::Result<()> {

@@ -12,6 +12,7 @@ pub mod cursor;
 pub mod error;
 pub mod footer;
 pub mod integrity;
+pub mod metrics;
 pub mod reads;
 pub mod record;
 pub mod record_codec;

@@ -204,6 +204,8 @@ fn make_core(
         dead_bodies: DeadBodies::default(),
         bodies_settled_below: 0.into(),
         write_stopped: std::sync::Mutex::default(),
+        closing: false.into(),
+        metrics: std::sync::OnceLock::new(),
     })
 }
 
@@ -216,9 +218,7 @@ fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError>
     let groups = Groups::new(Arc::clone(core), state, numbers, tombstones);
     if core.options.executor.is_inline() {
         let queue = Arc::new(CommitQueue::inline(groups, Arc::clone(core)));
-        let maintenance = Maintenance::new(core);
-        maintenance.purge_left_over(&queue);
-        maintenance.sweep();
+        Maintenance::new(core).look_everywhere(&queue);
         return Ok(Writer { queue, maintenance: None });
     }
     let thread_error = |source| StoreError::Io { action: "start a thread for", path: core.data_dir(), source };

@@ -118,6 +118,12 @@ impl Core {
         Ok(Ok(OpenBody::File(FileBody { file: Arc::new(file), length: record.size, verified })))
     }
 
+    fn count_refusal(&self) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.refused_withdrawal();
+        }
+    }
+
     /// Withdraws a bad body unless that cannot be right; waits until it is done.
     pub(crate) fn withdraw(&self, writer: Option<&Writer>, record: &Record, reason: &str) {
         let (Some(writer), Some(body_no)) = (writer, number_of(record)) else { return };
@@ -125,14 +131,14 @@ impl Core {
         tracing::warn!(%id, %body_no, key = record.name.key, reason, "store_body_bad");
         if matches!(record.body, Some(BodyPlace::File(_))) && !is_marked(&self.options.layout) {
             tracing::error!(path = %self.options.layout.bodies_marker().display(), "store_bodies_marker_missing");
-            return;
+            return self.count_refusal();
         }
         // Another body may have taken its place since the record was read: then there is nothing wrong.
         if !self.manifest(&id).is_ok_and(|now| now.is_some_and(|now| number_of(&now) == Some(body_no))) {
             return;
         }
         if !self.breaker.allow(self.options.clock.monotonic(), reason) {
-            return;
+            return self.count_refusal();
         }
         let operation = Operation::Withdraw { id, body_no, reason: reason.to_owned() };
         if let Err(error) = writer.queue.submit(operation).wait() {

@@ -1,8 +1,8 @@
 //! What all parts of one open store share: the index, the head, the counters and why writes are stopped.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use super::error::StoreError;
 use super::facade::{StoreOptions, StoreStats};
 use super::index::Index;
 use super::keys::{META_STATE, Table};
+use super::metrics::StoreMetrics;
 use super::record::Record;
 use super::sizes::IndexSizes;
 use super::tagged::Row;
@@ -101,9 +102,17 @@ pub(crate) struct Core {
     /// Body numbers below this are committed or will never be used.
     pub(crate) bodies_settled_below: AtomicU64,
     pub(crate) write_stopped: Mutex<Option<String>>,
+    /// The store is closing: background work ends at its next step.
+    pub(crate) closing: AtomicBool,
+    /// Absent where nobody asked for figures.
+    pub(crate) metrics: OnceLock<StoreMetrics>,
 }
 
 impl Core {
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// O(1) figures.
     pub(crate) fn stats(&self) -> StoreStats {
         StoreStats {

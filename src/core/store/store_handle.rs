@@ -4,33 +4,48 @@
 //! staged body is synced there before it reaches the committer, so that the committer's own sync of it is short and
 //! one large body never holds up the small ones behind it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
 use super::committer::{CommitOutcome, CommitTicket, Operation};
 use super::error::StoreError;
 use super::facade::Store;
+use super::metrics::StoreMetrics;
 use crate::core::base::executor::{StoreExecutor, run};
 use crate::core::base::limits::STORE_OPEN_WAIT;
 use crate::core::config::Durability;
 use crate::core::staging::body_writer::StagedContent;
+
+/// Staged files from this length on are synced before they reach the committer; shorter ones are cheaper to sync
+/// together with the rest of their group.
+const EARLY_SYNC_BYTES_MIN: u64 = 1 << 20;
 
 /// A handle to the store of this process; cheap to clone. The store behind it can be opened, closed and swapped.
 #[derive(Debug, Clone)]
 pub struct StoreHandle {
     executor: Arc<dyn StoreExecutor>,
     store: watch::Sender<Option<Arc<Store>>>,
+    metrics: Arc<OnceLock<StoreMetrics>>,
 }
 
 impl StoreHandle {
     /// A handle without a store yet.
     pub fn new(executor: Arc<dyn StoreExecutor>) -> Self {
-        Self { executor, store: watch::Sender::new(None) }
+        Self { executor, store: watch::Sender::new(None), metrics: Arc::default() }
+    }
+
+    /// Has every store that is put in count into these families. The first ones stay.
+    pub fn count_into(&self, metrics: StoreMetrics) {
+        let _ = self.metrics.set(metrics);
     }
 
     /// Puts a store in, or takes it out. Waiters are woken.
     pub fn set(&self, store: Option<Arc<Store>>) {
+        if let (Some(store), Some(metrics)) = (&store, self.metrics.get()) {
+            // A store that was in before counts already.
+            let _ = store.core().metrics.set(metrics.clone());
+        }
         self.store.send_replace(store);
     }
 
@@ -87,10 +102,11 @@ impl StoreHandle {
     }
 }
 
-/// Whether a staged file lies behind the change whose data has to be durable.
+/// Whether a long staged file lies behind the change, whose data has to be durable.
 fn needs_early_sync(store: &Store, operation: &Operation) -> bool {
-    let is_file = matches!(operation, Operation::Put(put) if matches!(put.body.content, StagedContent::File(_)));
-    is_file && store.core().options.durability == Durability::Power
+    let Operation::Put(put) = operation else { return false };
+    let is_long = matches!(put.body.content, StagedContent::File(_)) && put.body.length >= EARLY_SYNC_BYTES_MIN;
+    is_long && store.core().options.durability == Durability::Power
 }
 
 /// A failed sync here fails this change only: the file is dropped and nothing of it was acknowledged.

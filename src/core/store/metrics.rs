@@ -1,0 +1,110 @@
+//! What the store counts while it works.
+//!
+//! How it works: the families live as long as the process; a store that is opened is given them, so that a reopen
+//! goes on counting.
+
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use super::committer::CommitOutcome;
+use super::error::StoreError;
+use crate::core::telemetry::metrics::MetricsRegistry;
+
+/// The values of `outcome`.
+const OUTCOMES: [&str; 11] = [
+    "applied",
+    "already_present",
+    "stale",
+    "body_needed",
+    "tombstoned",
+    "evicted",
+    "clock_skew",
+    "deleted",
+    "delete_ignored",
+    "withdrawn",
+    "error",
+];
+
+/// The store's families.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    changes: IntCounterVec,
+    groups: IntCounter,
+    group_duration: Histogram,
+    bodies_removed: IntCounter,
+    breaker_refusals: IntCounter,
+}
+
+impl StoreMetrics {
+    /// Makes the families.
+    pub fn new(registry: &MetricsRegistry) -> Self {
+        let changes = registry.counters(
+            "kura_store_changes_total",
+            "Changes by what they came to in the committer.",
+            &["outcome"],
+        );
+        for outcome in OUTCOMES {
+            changes.with_label_values(&[outcome]);
+        }
+        Self {
+            changes,
+            groups: registry.counter("kura_store_commit_groups_total", "Groups of changes committed together."),
+            group_duration: registry
+                .histogram("kura_store_commit_duration_seconds", "Time a group took, from its first change to its answers."),
+            bodies_removed: registry
+                .counter("kura_store_bodies_removed_total", "Bodies removed because no manifest names them any more."),
+            breaker_refusals: registry.counter(
+                "kura_store_withdraw_refusals_total",
+                "Bad bodies left in place because there were too many at once or the bodies folder is not the one it was.",
+            ),
+        }
+    }
+
+    pub(crate) fn changed(&self, outcome: Result<&CommitOutcome, &StoreError>) {
+        self.changes.with_label_values(&[name_of(outcome)]).inc();
+    }
+
+    pub(crate) fn group(&self, took: std::time::Duration) {
+        self.groups.inc();
+        self.group_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn removed(&self, bodies: u64) {
+        self.bodies_removed.inc_by(bodies);
+    }
+
+    pub(crate) fn refused_withdrawal(&self) {
+        self.breaker_refusals.inc();
+    }
+}
+
+fn name_of(outcome: Result<&CommitOutcome, &StoreError>) -> &'static str {
+    match outcome {
+        Ok(CommitOutcome::Applied(_)) => "applied",
+        Ok(CommitOutcome::AlreadyPresent(_)) => "already_present",
+        Ok(CommitOutcome::Stale(_)) => "stale",
+        Ok(CommitOutcome::BodyNeeded) => "body_needed",
+        Ok(CommitOutcome::Tombstoned) => "tombstoned",
+        Ok(CommitOutcome::Evicted) => "evicted",
+        Ok(CommitOutcome::ClockSkew { .. }) => "clock_skew",
+        Ok(CommitOutcome::Deleted { .. }) => "deleted",
+        Ok(CommitOutcome::DeleteIgnored) => "delete_ignored",
+        Ok(CommitOutcome::Withdrawn(_)) => "withdrawn",
+        Err(_) => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_shows_from_the_start() {
+        let registry = MetricsRegistry::new();
+        let metrics = StoreMetrics::new(&registry);
+        metrics.changed(Ok(&CommitOutcome::BodyNeeded));
+        metrics.changed(Err(&StoreError::NotOpen));
+        let text = registry.encode().unwrap();
+        assert!(OUTCOMES.iter().all(|name| text.contains(&format!("outcome=\"{name}\""))));
+        assert!(text.contains("kura_store_changes_total{outcome=\"error\"} 1"));
+    }
+}
