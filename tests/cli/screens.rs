@@ -16,7 +16,7 @@ fn help_is_a_screen_that_does_not_change_by_accident() {
 
 #[test]
 fn each_command_has_its_help() {
-    for command in ["serve", "reclaim-staging", "doctor", "completions"] {
+    for command in ["serve", "bootstrap", "reclaim-staging", "doctor", "completions"] {
         assert_screen(&format!("help_{}", command.replace('-', "_")), &[command, "-h"]);
     }
 }
