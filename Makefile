@@ -32,7 +32,7 @@ fmt:
 	cargo fmt --all
 
 generate: tools ## Write the generated parts again: completions and the README's tables.
-	KURA_GENERATE=1 $(CARGO) test --test cli
+	KURA_GENERATE=1 INSTA_UPDATE=always $(CARGO) test --test cli
 
 completions: generate
 
