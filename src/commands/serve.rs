@@ -32,9 +32,13 @@ fn explain(error: ServeError, data_dir: &str) -> CommandError {
         ServeError::PortTaken { .. } => {
             (ExitCode::Unexpected, Some("stop the holder, or choose others with --port and --internal-port".to_owned()))
         }
+        // Start-up reclaims by itself, so the usual remedy has nothing left to free, and the hint says so.
         ServeError::DiskFull { .. } => (
             ExitCode::DiskFull,
-            Some(format!("see what can be freed: kura reclaim-staging --dry-run --data-dir {data_dir}")),
+            Some(format!(
+                "dead staging is freed already (kura reclaim-staging --data-dir {data_dir} would free 0 B more): remove \
+                 other files from the volume or enlarge it; what fills it: kura doctor --data-dir {data_dir}"
+            )),
         ),
         ServeError::NotADataDir { .. } => {
             (ExitCode::NotADataDir, Some("name an empty or a kura data directory with --data-dir".to_owned()))

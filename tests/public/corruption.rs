@@ -66,6 +66,17 @@ async fn a_flipped_byte_in_a_large_file_resets_the_answer_wherever_it_lies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn over_http2_a_bad_large_body_resets_its_stream() {
+    let node = TestNode::start().await;
+    assert_eq!(node.put("/api/metro/cache/a", &noise(LARGE, 6)).await, 200);
+    let node = node.restart_after(|root| flip_byte(&body_files(root, LARGE)[0], LARGE as u64 / 2)).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = client.get(node.url("/api/metro/cache/a")).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    assert!(answer.bytes().await.is_err(), "the body ended as if all were well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sound_large_file_is_served_whole_and_in_parts_after_a_restart() {
     let node = TestNode::start().await;
     let body = noise(LARGE + 17, 4);

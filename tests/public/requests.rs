@@ -1,8 +1,9 @@
 //! What a GET, HEAD and PUT are on every route: entity tags, ranges, lengths, put modes, the drain.
 
 use sha2::Digest as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{TestNode, noise};
+use crate::harness::{PATIENCE, TestNode, noise};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_gives_the_headers_of_get_and_the_tag_saves_the_body() {
@@ -170,8 +171,8 @@ async fn a_full_ledger_says_so_and_when_to_come_back() {
     // An upload holds the whole ledger while another one asks.
     let mut holder = node.connect().await;
     let head = "PUT /api/metro/cache/a HTTP/1.1\r\nHost: kura\r\nContent-Length: 1048576\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut holder, head.as_bytes()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut holder, &noise(512 << 10, 1)).await.unwrap();
+    holder.write_all(head.as_bytes()).await.unwrap();
+    holder.write_all(&noise(512 << 10, 1)).await.unwrap();
     while node.state().reserved == 0 {
         tokio::task::yield_now().await;
     }
@@ -191,4 +192,41 @@ async fn http2_by_prior_knowledge_is_served_on_the_same_port() {
     assert_eq!((put.status().as_u16(), put.version()), (200, reqwest::Version::HTTP_2));
     let got = client.get(&url).send().await.unwrap();
     assert_eq!((got.status().as_u16(), got.bytes().await.unwrap().to_vec()), (200, body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_asked_for_only_when_it_is_wanted() {
+    let node = TestNode::start().await;
+    let body = noise(200 << 10, 12);
+    let mut stream = node.connect().await;
+    let head = format!(
+        "PUT /gradle/e HTTP/1.1\r\nHost: kura\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0_u8; 25];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut interim)).await.expect("an answer in time").unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(&body).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 201"));
+    // It is there now: the same request is answered without an interim answer.
+    let reply = node.send_raw(head.as_bytes()).await;
+    assert_eq!((reply.status, node.get("/gradle/e").await.body == body), (200, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_uploads_at_once_one_is_new_and_both_succeed() {
+    let node = TestNode::start().await;
+    for round in 0..10 {
+        let path = format!("/gradle/race{round}");
+        let (one, two) = (noise(100 << 10, 21), noise(100 << 10, 23));
+        let (first, second) = tokio::join!(node.put(&path, &one), node.put(&path, &two));
+        let mut statuses = [first, second];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 201]);
+        let kept = node.get(&path).await.body;
+        assert!(kept == if first == 201 { one } else { two }, "the one that was told it is new is kept");
+    }
 }

@@ -75,3 +75,22 @@ async fn an_upload_under_way_ends_well_while_the_node_stops() {
     let node = node.restart_after(|_| {}).await;
     assert_eq!(node.get("/api/metro/cache/a").await.body, body);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_longer_than_its_deadline() {
+    let mut node = TestNode::start_with(|config| config.drain_completion_timeout = Duration::from_millis(300)).await;
+    let mut stream = node.connect().await;
+    stream
+        .write_all(b"PUT /api/metro/cache/a HTTP/1.1\r\nHost: kura\r\nContent-Length: 1000000\r\n\r\nx")
+        .await
+        .unwrap();
+    while node.state().reserved == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(10), node.stop()).await.expect("the stop ends at its deadline");
+    let tmp = node.data_dir().join("tmp");
+    assert_eq!(crate::harness::staged_entries(&tmp), 0);
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(!rest.starts_with(b"HTTP/1.1 2"), "an upload that never arrived was not acknowledged");
+}

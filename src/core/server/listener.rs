@@ -22,7 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Open connections on one listener. Bazel alone opens 100; each idle one costs a few KiB and a descriptor.
-const CONNECTIONS_MAX: usize = 4096;
+const CONNECTIONS_MAX: u64 = 4096;
+
+/// Connections when hardly any descriptor is allowed; below this a node is of no use.
+const CONNECTIONS_MIN: u64 = 64;
+
+/// A connection takes one descriptor, and a transfer another for its body: one listener may take a quarter of what the
+/// process may open, so that the two listeners together leave half of it to bodies and the index.
+const DESCRIPTORS_PER_CONNECTION: u64 = 4;
 
 /// From an open or idle connection to the end of the next request head. It is also how long an idle connection stays
 /// open, so it is longer than the pauses of a build tool between two tasks.
@@ -50,7 +57,7 @@ pub struct Ending {
 /// Serves until `stop`, and returns once every connection is gone.
 pub async fn serve(listener: TcpListener, app: Router, open: IntGauge, ending: Ending) {
     let connections = TaskTracker::new();
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(connections_max()));
     loop {
         let next = async {
             let permit = Arc::clone(&permits).acquire_owned().await;
@@ -82,6 +89,12 @@ pub async fn serve(listener: TcpListener, app: Router, open: IntGauge, ending: E
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+fn connections_max() -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let connections = (descriptors / DESCRIPTORS_PER_CONNECTION).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX);
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 async fn serve_connection(stream: TcpStream, app: Router, stop: &CancellationToken) {

@@ -68,6 +68,7 @@ struct Listeners {
 /// What kept it from starting. A drain that passes its deadline is no error.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::install().map_err(ServeError::Signals)?;
+    raise_open_files();
     let seams = Seams::system();
     let running = tokio::select! {
         started = start(config, seams) => started?,
@@ -81,6 +82,19 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     }
     running.stop().await;
     Ok(())
+}
+
+/// The soft limit of open files is a default for programs that use `select`; up to the hard one is ours to take.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "open_files_raised"),
+        Err(error) => tracing::warn!(%error, current = ?limit.current, "open_files_not_raised"),
+    }
 }
 
 /// Starts a node; it is serving, though perhaps not ready, when this returns.
