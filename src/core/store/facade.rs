@@ -106,6 +106,9 @@ pub struct FileBody {
     pub verified: bool,
 }
 
+/// Tries at a body whose artifact is overwritten again and again while it is being opened.
+const OVERTAKEN_TRIES_MAX: u32 = 4;
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
@@ -169,6 +172,22 @@ impl Store {
                 Ok(None)
             }
         }
+    }
+
+    /// Opens the artifact's body as it is by now: where another version took the record's place since it was looked up,
+    /// that one. `None` as in [`Store::open_body`].
+    pub fn open_current(&self, record: Record) -> Result<Option<(Record, OpenBody)>, StoreError> {
+        let mut record = record;
+        for _ in 0..OVERTAKEN_TRIES_MAX {
+            if let Some(body) = self.open_body(&record)? {
+                return Ok(Some((record, body)));
+            }
+            match self.core.lookup(&self.core.id_of(&record))? {
+                Some(now) if number_of(&now) != number_of(&record) => record = now,
+                _ => break,
+            }
+        }
+        Ok(None)
     }
 
     /// The reader checked the whole body of this record and it is good.

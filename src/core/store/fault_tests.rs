@@ -230,6 +230,19 @@ fn a_withdrawal_that_comes_late_leaves_the_new_body_alone() {
 }
 
 #[test]
+fn a_reader_that_was_overtaken_gets_the_version_that_overtook_it() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let old = applied(&store, file_put(&bench, "ios", "a", &[1; 3000]));
+    let new = applied(&store, file_put(&bench, "ios", "a", &[2; 3000]));
+    let (found, _) = store.open_current(old).unwrap().unwrap();
+    assert_eq!(found, new);
+    fs::remove_file(body_path(&bench.layout(), number_of(&new).unwrap())).unwrap();
+    assert!(store.open_current(new).unwrap().is_none());
+    assert_eq!(store.stats().artifacts, 0);
+}
+
+#[test]
 fn without_its_marker_no_missing_body_is_believed() {
     let bench = Bench::new();
     let store = bench.open();

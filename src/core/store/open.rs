@@ -212,7 +212,13 @@ fn make_core(
 fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError> {
     let path = core.options.layout.tombstones_log();
     let tombstones = TombstoneLog::open(&path, Arc::clone(&core.options.disk));
-    let tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
+    let mut tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
+    if tombstones.is_long()
+        && let Err(error) = tombstones.rewrite(&path, &core.all_tombstones()?)
+    {
+        // The long log is as good; a later open tries again.
+        tracing::warn!(%error, "store_tombstone_log_not_rewritten");
+    }
     let numbers = BodyNumbers::load(&core.index)?;
     core.bodies_settled_below.store(numbers.next(), Ordering::Release);
     let groups = Groups::new(Arc::clone(core), state, numbers, tombstones);

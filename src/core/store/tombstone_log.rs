@@ -21,6 +21,12 @@ const MAGIC: &[u8; 8] = b"KURATMB1";
 /// An entry's payload is a namespace, a number and a few bytes of tags.
 const ENTRY_BYTES_MAX: usize = NAMESPACE_BYTES_MAX + 4096;
 
+/// A log longer than this is rewritten at the next open: it holds the same namespaces over and over.
+const REWRITE_ABOVE_BYTES: u64 = 4 << 20;
+
+/// Entries written at a time while rewriting.
+const REWRITE_CHUNK_ENTRIES: usize = 1024;
+
 /// The log, open for appending.
 #[derive(Debug)]
 pub(crate) struct TombstoneLog {
@@ -50,6 +56,30 @@ impl TombstoneLog {
             }
         }
         Ok(log)
+    }
+
+    /// Whether the log has grown so long that it should hold only what still counts.
+    pub(crate) fn is_long(&self) -> bool {
+        self.end > REWRITE_ABOVE_BYTES
+    }
+
+    /// Replaces the log by one that holds just these tombstones, beside its place and then over it.
+    pub(crate) fn rewrite(&mut self, path: &Path, tombstones: &[(String, u64)]) -> io::Result<()> {
+        let fresh_path = path.with_extension("new");
+        match self.disk.unlink(&fresh_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create_new(&fresh_path)?;
+        let mut fresh = Self { file, end: 0, disk: Arc::clone(&self.disk) };
+        fresh.start()?;
+        for some in tombstones.chunks(REWRITE_CHUNK_ENTRIES) {
+            fresh.append(some.iter().map(|(namespace, version_ms)| (namespace.as_str(), *version_ms)))?;
+        }
+        fresh.sync()?;
+        self.disk.rename(&fresh_path, path)?;
+        *self = fresh;
+        self.disk.sync_dir(path.parent().unwrap_or(path))
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -175,6 +205,23 @@ mod tests {
         let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
         log.append([("abc", 7)].into_iter()).unwrap();
         assert_eq!(hex::encode(std::fs::read(&path).unwrap()), hex::encode(&bytes));
+    }
+
+    #[test]
+    fn a_rewritten_log_holds_just_what_counts_and_goes_on() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+        for round in 0..60_u64 {
+            let namespaces: Vec<_> = (0..1000).map(|n| format!("{n:0100}")).collect();
+            log.append(namespaces.iter().map(|namespace| (namespace.as_str(), round))).unwrap();
+        }
+        assert!(log.is_long());
+        log.rewrite(&path, &entries(&[("one", 1), ("two", 2)])).unwrap();
+        log.append([("three", 3)].into_iter()).unwrap();
+        assert!(!log.is_long());
+        assert_eq!(read(&path).unwrap(), entries(&[("one", 1), ("two", 2), ("three", 3)]));
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]

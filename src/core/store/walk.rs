@@ -181,6 +181,12 @@ impl Core {
         Ok(TombstonePage { tombstones, next_after: None })
     }
 
+    /// Every tombstone: namespace and version.
+    pub(crate) fn all_tombstones(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let page = self.tombstone_page(None, usize::MAX)?;
+        Ok(page.tombstones.into_iter().map(|tombstone| (tombstone.namespace, tombstone.version_ms)).collect())
+    }
+
     /// A page of the change log. The head is read before the snapshot is taken, so every row up to it is in there.
     pub(crate) fn feed_page(&self, request: &FeedRequest) -> Result<FeedPage, StoreError> {
         let head_seq = *self.head.borrow();

@@ -125,8 +125,8 @@ async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Re
         if conditions.not_modified(&record.digest) {
             return Ok(Some(Found::NotModified(Box::new(record))));
         }
-        let body = store.open_body(&record)?;
-        Ok(body.map(|body| Found::Open(Box::new(record), body)))
+        let opened = store.open_current(record)?;
+        Ok(opened.map(|(record, body)| Found::Open(Box::new(record), body)))
     });
     found.await?.ok_or(Problem::NotFound)
 }
