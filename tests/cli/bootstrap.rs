@@ -37,10 +37,7 @@ async fn a_full_disk_exits_10() {
     let peer = SeedPeer::start().await;
     peer.fill(5, 1000);
     let script = format!("\"$2\" bootstrap --data-dir \"$1/data\" --peer {} --output json", peer.url);
-    let Some(ended) = Kura::new().on_a_full_volume(&script) else {
-        eprintln!("not run: no namespaces here");
-        return;
-    };
+    let ended = Kura::new().on_a_full_volume(&script);
     assert_eq!((ended.code, &ended.exit_error()["code"]), (Some(10), &10.into()), "{}", ended.stderr);
 }
 

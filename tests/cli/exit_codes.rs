@@ -130,10 +130,7 @@ fn a_data_dir_of_another_tenant_exits_14() {
 #[test]
 fn a_full_disk_exits_10_and_names_what_frees_it() {
     let script = "\"$2\" serve --port 0 --internal-port 0 --data-dir \"$1/data\"";
-    let Some(ended) = Kura::new().on_a_full_volume(script) else {
-        eprintln!("not run: no namespaces here");
-        return;
-    };
+    let ended = Kura::new().on_a_full_volume(script);
     assert_eq!(ended.code, Some(10), "{}", ended.stderr);
     assert!(ended.stderr.contains("\nhint: ") && ended.stderr.contains("kura reclaim-staging"), "{}", ended.stderr);
 }

@@ -109,20 +109,22 @@ impl Kura {
         Ended::from(self.command(arguments).output().expect("running kura"))
     }
 
-    /// Runs a shell script in a mount namespace of its own: `$1` is a folder below the home, `$2` the binary. `None`
-    /// where this user may not make namespaces, as in an unprivileged container.
-    pub fn in_namespace(&self, script: &str) -> Option<Ended> {
+    /// Runs a shell script in a mount namespace of its own: `$1` is a folder below the home, `$2` the binary. Fails
+    /// where this user may not make namespaces: a test that cannot run has not passed.
+    pub fn in_namespace(&self, script: &str) -> Ended {
         let volume = self.path("volume");
         std::fs::create_dir_all(&volume).expect("making a mount point");
         let mut unshare = Command::new("unshare");
         unshare.args(["-rm", "sh", "-c", &format!("mount --make-rprivate / || exit 99; {script}"), "sh"]);
         unshare.arg(&volume).arg(env!("CARGO_BIN_EXE_kura")).env("HOME", self.home.path());
-        let ended = Ended::from(unshare.output().ok()?);
-        (ended.code != Some(99) && !ended.stderr.starts_with("unshare:")).then_some(ended)
+        let ended = Ended::from(unshare.output().expect("running unshare"));
+        let was_refused = ended.code == Some(99) || ended.stderr.starts_with("unshare:");
+        assert!(!was_refused, "this test needs root or user namespaces: {}", ended.stderr);
+        ended
     }
 
     /// [`Self::in_namespace`] with a full tmpfs of 1 MiB on `$1` that holds a folder `data`.
-    pub fn on_a_full_volume(&self, script: &str) -> Option<Ended> {
+    pub fn on_a_full_volume(&self, script: &str) -> Ended {
         let prepare = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 99; mkdir \"$1/data\"; \
                        dd if=/dev/zero of=\"$1/fill\" bs=4k 2>/dev/null";
         self.in_namespace(&format!("{prepare}; {script}"))

@@ -93,10 +93,6 @@ fn one_file_that_cannot_go_does_not_keep_the_others_and_exits_5() {
     let script = "\"$2\" reclaim-staging --yes --data-dir \"$1/data\" --output json";
     let ended = kura.in_namespace(script);
     std::fs::set_permissions(&uploads, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let Some(ended) = ended else {
-        eprintln!("not run: no namespaces here");
-        return;
-    };
     assert_eq!(ended.code, Some(5), "{} {}", ended.stdout, ended.stderr);
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["failed"].as_array().unwrap().len(), 1, "{report}");
@@ -109,10 +105,7 @@ fn a_full_volume_is_freed() {
     let script = "mkdir -p \"$1/data/rocksdb\" \"$1/data/segments\" \"$1/data/tmp/uploads\" && \
                   mv \"$1/fill\" \"$1/data/tmp/uploads/upload-1\" || exit 98; \
                   \"$2\" reclaim-staging --yes --data-dir \"$1/data\" --output json";
-    let Some(ended) = Kura::new().on_a_full_volume(script) else {
-        eprintln!("not run: no namespaces here");
-        return;
-    };
+    let ended = Kura::new().on_a_full_volume(script);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["removed_files"], 1, "{report}");
