@@ -18,7 +18,6 @@ test: tools ## Install the tools the tests run against, and pass the whole suite
 	$(CARGO) test --no-fail-fast $(ARGS)
 
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
-	$(CARGO) build --release --example holdings
 	scripts/demo.sh
 
 bench: build ## Measure inline thresholds; FOLDER is on the volume to measure.

@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 kura=$(realpath "${KURA_BINARY:-bin/kura}")
-holdings=$(realpath "${CARGO_TARGET_DIR:-target}/release/examples/holdings")
 command -v curl >/dev/null || scripts/install-packages.sh curl
 folder=$(mktemp -d -t kura-demo-XXXXXX)
 nodes="a b c"
@@ -40,17 +39,23 @@ free_port() {
   while next_port=$((next_port + 1)) && (exec 3<>"/dev/tcp/127.0.0.1/$next_port") 2>/dev/null; do :; done
 }
 
+# Puts the settings of one node into the array `settings`.
+settings_of() {
+  settings=(KURA_DATA_DIR="$folder/$1" KURA_PORT="${port[$1]}" KURA_INTERNAL_PORT="${internal[$1]}"
+    KURA_NODE_URL="http://127.0.0.1:${internal[$1]}" KURA_REGION="$1" KURA_PEERS="$peers")
+}
+
 # Runs a kura command with the settings of one node.
 on() {
-  local node=$1
-  shift
-  env KURA_DATA_DIR="$folder/$node" KURA_PORT="${port[$node]}" KURA_INTERNAL_PORT="${internal[$node]}" \
-    KURA_NODE_URL="http://127.0.0.1:${internal[$node]}" KURA_REGION="$node" KURA_PEERS="$peers" "$kura" "$@"
+  settings_of "$1"
+  env "${settings[@]}" "$kura" "${@:2}"
 }
 
 start_all() {
   for node in $nodes; do
-    on "$node" serve >>"$folder/$node.log" 2>&1 &
+    settings_of "$node"
+    # Not through a function: the process id must be the node's own and not that of a shell around it.
+    env "${settings[@]}" "$kura" serve >>"$folder/$node.log" 2>&1 &
     pid[$node]=$!
     disown "${pid[$node]}"
   done
@@ -71,8 +76,8 @@ url() { printf 'http://127.0.0.1:%s%s' "${port[$1]}" "$2"; }
 put() { curl -sf -o /dev/null -X "${4:-PUT}" --data-binary "@$3" "$(url "$1" "$2")" || fail "PUT $2 on node $1"; }
 staged() { find "$folder/$1/tmp/uploads" "$folder/$1/tmp/parts" "$folder/$1/tmp/bootstrap" -mindepth 1 2>/dev/null | wc -l; }
 
-# Everything a node holds, one line of id, version and digest per artifact of every producer.
-holdings() { "$holdings" "http://127.0.0.1:${internal[$1]}" || fail "reading the log of node $1"; }
+# Everything a node holds, one line per artifact of every producer, with its version and digest.
+holdings() { scripts/holdings.pl "http://127.0.0.1:${internal[$1]}" || fail "reading the log of node $1"; }
 
 wait_equal() {
   local deadline=$((SECONDS + 30)) counts

@@ -1,5 +1,7 @@
 //! What one node was given, the others have.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::http::Body;
@@ -31,6 +33,13 @@ fn what_is_written_through_one_node_is_read_on_all() {
         mesh.nodes.iter().for_each(|node| wait_for(artifact, node));
     }
     assert_eq!(mesh.wait_equal(WITHIN), artifacts.len());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/holdings.pl");
+    let listed = Command::new(script).arg(mesh.nodes[1].internal_url()).output().expect("running holdings.pl");
+    assert_eq!(
+        String::from_utf8_lossy(&listed.stdout).lines().count(),
+        artifacts.len(),
+        "as the demo lists them: {listed:?}"
+    );
 }
 
 #[test]

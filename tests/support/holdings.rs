@@ -1,7 +1,4 @@
 //! What a node holds, read from its change log as a sibling reads it.
-//!
-//! Shared by the tests and by `examples/holdings.rs`, with which the demo compares nodes: this file knows the log, its
-//! users know how to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 
