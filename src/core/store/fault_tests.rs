@@ -463,3 +463,36 @@ fn a_volume_is_filled_freed_by_a_delete_and_filled_again() {
 fn stored_key(stored: u32) -> [u8; 4] {
     stored.to_le_bytes()
 }
+
+#[test]
+fn on_threads_many_writers_replace_and_delete_and_the_next_open_finds_all_in_order() {
+    for durability in [Durability::Power, Durability::Process] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut bench = Bench::new();
+        bench.durability = durability;
+        bench.executor = Arc::new(crate::core::base::executor::ThreadExecutor::new(runtime.handle().clone(), 8));
+        let store = bench.open();
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let (store, bench) = (&store, &bench);
+                scope.spawn(move || {
+                    for round in 0..20_u8 {
+                        let key = format!("k{}", round % 5);
+                        applied(store, local("shared", &key, &[writer, round]));
+                        applied(store, file_put(bench, "files", &key, &[writer ^ round; 300]));
+                        if round == 10 {
+                            assert!(matches!(outcome(store, delete("shared", None)), CommitOutcome::Deleted { .. }));
+                        }
+                        assert!(store.lookup(&id("files", &key)).unwrap().is_some());
+                    }
+                });
+            }
+        });
+        store.close().unwrap();
+        drop(store);
+        bench.executor = Arc::new(InlineExecutor);
+        let (store, report) = Store::open(bench.options()).unwrap();
+        assert!(!report.unclean);
+        assert_sound(&bench, &store, 10, 5);
+    }
+}
