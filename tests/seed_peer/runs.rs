@@ -208,3 +208,16 @@ async fn each_reason_not_to_begin_has_its_exit_code() {
     std::fs::create_dir(seed_era.path().join("segments")).unwrap();
     assert_eq!(bootstrap(seed_era.path(), &[&peer], &[]).await.0, 14);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_absent_peer_failed_to_deliver_is_not_forgotten() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let (faulty, other) = (SeedPeer::start().await, SeedPeer::start().await);
+    let id = faulty.add(Artifact { fault: Some(Fault::Refused), ..gradle("one", vec![1; 50]) });
+    assert_eq!(bootstrap(data_dir.path(), &[&faulty], &[]).await.0, 5);
+    let (code, report, _) = bootstrap(data_dir.path(), &[&other], &[]).await;
+    assert_eq!((code, &report["waiting_for_peer"]), (5, &json!(1)), "{report:#}");
+    other.add(gradle("one", vec![1; 50]));
+    let (code, report, _) = bootstrap(data_dir.path(), &[&other], &[]).await;
+    assert_eq!((code, &report["applied"], outcomes(&report)), (0, &json!(1), Vec::new()), "{id}");
+}

@@ -8,6 +8,7 @@ use super::engine::{Engine, Peer};
 use super::pass::{Pass, PassError, bootstrap_manifests_from_peer, cursor_key};
 use super::progress::Progress;
 use super::report::{BootstrapReport, RunLog};
+use super::wanted::wanted_elsewhere;
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::discovery::same_url;
 use crate::core::mesh::membership::{Member, MemberTable, OwnIdentity, Refusal, Reply};
@@ -98,6 +99,9 @@ pub async fn catch_up(
     let errors: Vec<Option<PassError>> =
         futures_util::stream::iter(passes).buffer_unordered(options.peers_max.max(1)).collect().await;
     let disk_full = errors.into_iter().flatten().find(PassError::is_disk_full).map(|error| error.to_string());
+    for (id, holder, outcome) in wanted_elsewhere(engine, &handshake.usable).await? {
+        log.wanted_elsewhere(&id, &holder, outcome);
+    }
     let elapsed = engine.clock.monotonic().saturating_sub(started);
     Ok(CatchUp { report: log.report(elapsed, options.dry_run), disk_full })
 }

@@ -201,11 +201,12 @@ async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
         }
         PeerSource::Kura { store_id, artifacts } => {
             let mode = if pass.dry_run { FeedMode::Look } else { FeedMode::Pass };
-            let mut source = FeedSource::begin(client, store, url, store_id, artifacts, mode).await?;
-            drain(pass, &mut source, &mut summary).await?;
+            // Before listing: what fails while listing was tried just now.
             if !pass.dry_run {
                 summary.add(&retry_wanted_of(pass).await?);
             }
+            let mut source = FeedSource::begin(client, store, url, store_id, artifacts, mode).await?;
+            drain(pass, &mut source, &mut summary).await?;
         }
     }
     Ok(summary)

@@ -7,7 +7,7 @@
 //! Invariants: the totals count an artifact once, whatever the number of peers. Memory is bounded by
 //! [`SEEN_MAX`] and [`UNSETTLED_MAX`]; beyond them counts of what was already here may count an artifact again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::core::base::ids::{ArtifactId, StoreId};
@@ -18,7 +18,7 @@ pub const SCHEMA: &str = "kura.bootstrap/v1";
 /// Items named in the report.
 pub const ITEMS_SHOWN_MAX: usize = 100;
 
-/// Listed artifacts told apart from ones seen before; 8 bytes each.
+/// Listed artifacts told apart from ones seen before; 16 bytes each.
 const SEEN_MAX: usize = 4 << 20;
 
 /// Unsettled artifacts remembered by name; as many as a store keeps wanted rows in practice.
@@ -139,6 +139,17 @@ struct Answer {
     error: Option<String>,
 }
 
+/// How a listed artifact counts in the totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// As planned, unsettled or nothing yet.
+    Listed,
+    /// As applied.
+    Applied,
+    /// As already present.
+    Present,
+}
+
 #[derive(Debug, Default)]
 struct Unsettled {
     answers: Vec<Answer>,
@@ -148,7 +159,8 @@ struct Unsettled {
 #[derive(Debug, Default)]
 struct State {
     peers: BTreeMap<String, PeerReport>,
-    seen: HashSet<u64>,
+    /// By the first bytes of the id: how the artifact was counted last.
+    seen: HashMap<u64, Counted>,
     unsettled: HashMap<ArtifactId, Unsettled>,
     already_present: u64,
     applied: u64,
@@ -193,28 +205,24 @@ impl RunLog {
         });
     }
 
-    /// The peer listed an artifact; true the first time any peer does.
-    fn seen(state: &mut State, id: &ArtifactId) -> bool {
-        let [a, b, c, d, e, f, g, h, ..] = id.0;
-        state.seen.len() >= SEEN_MAX || state.seen.insert(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
-    }
-
     /// One artifact listed by one peer came to an end, after `bytes` of its body arrived.
     pub fn settled(&self, url: &str, id: &ArtifactId, outcome: Outcome, error: Option<String>, bytes: u64) {
         self.with(|state| {
-            let first = Self::seen(state, id);
             state.peer(url).count(outcome, bytes);
             match outcome {
-                Outcome::Applied => {
-                    state.applied += 1;
-                    state.applied_bytes = state.applied_bytes.saturating_add(bytes);
-                    state.unsettled.remove(id);
-                }
-                Outcome::AlreadyPresent => {
-                    state.already_present += u64::from(first);
-                    state.unsettled.remove(id);
-                }
+                Outcome::Applied => state.count_applied(id, bytes),
+                Outcome::AlreadyPresent => state.count_present(id),
                 _ => state.note_unsettled(url, id, outcome, error),
+            }
+        });
+    }
+
+    /// An artifact is wanted from a holder that is no part of this run, and did not come from another.
+    pub fn wanted_elsewhere(&self, id: &ArtifactId, holder: &str, outcome: Outcome) {
+        let error = Some("listed by this peer in an earlier run".to_owned());
+        self.with(|state| {
+            if !state.unsettled.contains_key(id) {
+                state.note_unsettled(holder, id, outcome, error);
             }
         });
     }
@@ -235,7 +243,7 @@ impl RunLog {
     pub fn planned(&self, url: &str, id: &ArtifactId, bytes: u64) {
         self.with(|state| {
             state.peer(url).listed += 1;
-            if Self::seen(state, id) {
+            if state.count(id, Counted::Listed).is_none() {
                 state.planned += 1;
                 state.planned_bytes = state.planned_bytes.saturating_add(bytes);
             }
@@ -267,6 +275,37 @@ impl State {
     fn peer(&mut self, url: &str) -> &mut PeerReport {
         let named = || PeerReport { url: url.to_owned(), ..PeerReport::default() };
         self.peers.entry(url.to_owned()).or_insert_with(named)
+    }
+
+    /// Remembers how an artifact counts and gives back how it counted before.
+    fn count(&mut self, id: &ArtifactId, counted: Counted) -> Option<Counted> {
+        let [a, b, c, d, e, f, g, h, ..] = id.0;
+        let short = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        if self.seen.len() >= SEEN_MAX && !self.seen.contains_key(&short) {
+            return None;
+        }
+        self.seen.insert(short, counted)
+    }
+
+    /// Of two passes the one that found it present may be heard before the one that had just applied it.
+    fn count_applied(&mut self, id: &ArtifactId, bytes: u64) {
+        self.unsettled.remove(id);
+        self.applied += 1;
+        self.applied_bytes = self.applied_bytes.saturating_add(bytes);
+        if self.count(id, Counted::Applied) == Some(Counted::Present) {
+            self.already_present -= 1;
+        }
+    }
+
+    fn count_present(&mut self, id: &ArtifactId) {
+        self.unsettled.remove(id);
+        match self.count(id, Counted::Present) {
+            Some(Counted::Present) => {}
+            Some(Counted::Applied) => {
+                self.count(id, Counted::Applied);
+            }
+            Some(Counted::Listed) | None => self.already_present += 1,
+        }
     }
 
     fn note_unsettled(&mut self, url: &str, id: &ArtifactId, outcome: Outcome, error: Option<String>) {
@@ -341,13 +380,15 @@ mod tests {
     fn totals_count_an_artifact_once_whatever_the_number_of_peers() {
         let log = RunLog::default();
         log.settled("a", &ID, Outcome::Applied, None, 10);
+        log.settled("b", &ArtifactId([9; 32]), Outcome::AlreadyPresent, None, 0);
+        log.settled("a", &ArtifactId([9; 32]), Outcome::Applied, None, 10);
         for peer in ["b", "c", "d"] {
             log.settled(peer, &ID, Outcome::AlreadyPresent, None, 0);
             log.settled(peer, &ArtifactId([8; 32]), Outcome::AlreadyPresent, None, 0);
         }
         let report = log.report(std::time::Duration::from_millis(5), false);
-        assert_eq!((report.applied, report.applied_bytes, report.already_present), (1, 10, 1));
-        assert!(report.complete && report.peers.len() == 4 && report.peers[1].already_present == 2);
+        assert_eq!((report.applied, report.applied_bytes, report.already_present), (2, 20, 1));
+        assert!(report.complete && report.peers.len() == 4 && report.peers[1].already_present == 3);
     }
 
     #[test]

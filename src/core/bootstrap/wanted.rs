@@ -112,8 +112,12 @@ fn candidates(peers: &[Peer], wanted: &Wanted) -> Vec<String> {
 pub(super) async fn retry_wanted_of(pass: &Pass<'_>) -> Result<PassSummary, StoreError> {
     let url = pass.peer.url.clone();
     let due = move |wanted: &Wanted| wanted.holders.contains(&url);
+    let mut peers = pass.engine.usable_peers().as_ref().clone();
+    if !peers.iter().any(|peer| peer.url == pass.peer.url) {
+        peers.push(pass.peer.clone());
+    }
     let mut summary = PassSummary::default();
-    let ends = retry_wanted(pass.engine, pass.progress, &due).await?;
+    let ends = retry_wanted(pass.engine, pass.progress, &peers, &due).await?;
     for (id, end) in ends {
         *summary.outcomes.entry(end.outcome).or_default() += 1;
         summary.bytes = summary.bytes.saturating_add(end.bytes);
@@ -127,13 +131,15 @@ pub(super) async fn retry_wanted_of(pass: &Pass<'_>) -> Result<PassSummary, Stor
 /// Tries again everything that is due, in `serve`.
 pub async fn retry_due(engine: &Engine, progress: &dyn Progress) -> Result<usize, StoreError> {
     let now_ms = engine.clock.now_ms();
-    let ends = retry_wanted(engine, progress, &move |wanted: &Wanted| wanted.next_try_ms <= now_ms).await?;
+    let peers = engine.usable_peers();
+    let ends = retry_wanted(engine, progress, &peers, &move |wanted: &Wanted| wanted.next_try_ms <= now_ms).await?;
     Ok(ends.iter().filter(|(_, end)| end.outcome == Outcome::Applied).count())
 }
 
 async fn retry_wanted(
     engine: &Engine,
     progress: &dyn Progress,
+    peers: &[Peer],
     due: &(dyn Fn(&Wanted) -> bool + Send + Sync),
 ) -> Result<Vec<(ArtifactId, ItemEnd)>, StoreError> {
     let mut ends = Vec::new();
@@ -146,7 +152,7 @@ async fn retry_wanted(
         after = Some(last);
         let tried = rows.into_iter().filter(|wanted| due(wanted)).map(|wanted| async move {
             let id = wanted.id;
-            retry_one(engine, progress, wanted).await.map(|end| (id, end))
+            retry_one(engine, progress, peers, wanted).await.map(|end| (id, end))
         });
         let mut tried = futures_util::stream::iter(tried).buffer_unordered(engine.concurrency.max(1));
         while let Some(end) = tried.next().await {
@@ -155,7 +161,12 @@ async fn retry_wanted(
     }
 }
 
-async fn retry_one(engine: &Engine, progress: &dyn Progress, wanted: Wanted) -> Result<ItemEnd, StoreError> {
+async fn retry_one(
+    engine: &Engine,
+    progress: &dyn Progress,
+    peers: &[Peer],
+    wanted: Wanted,
+) -> Result<ItemEnd, StoreError> {
     let id = wanted.id;
     let _flight = engine.flights.enter(id).await;
     let record = wanted_record(&wanted);
@@ -165,9 +176,8 @@ async fn retry_one(engine: &Engine, progress: &dyn Progress, wanted: Wanted) -> 
         engine.store.call(move |store| store.settle_wanted(&[id])).await?;
         return Ok(ItemEnd::present());
     }
-    let peers = engine.usable_peers();
     let mut worst: Option<FetchError> = None;
-    for holder in candidates(&peers, &wanted) {
+    for holder in candidates(peers, &wanted) {
         match fetch_artifact(engine, progress, &holder, &id, &record).await {
             Ok(fetched) => {
                 let end = commit(engine, fetched).await?;
@@ -177,7 +187,7 @@ async fn retry_one(engine: &Engine, progress: &dyn Progress, wanted: Wanted) -> 
             Err(error) => worst = Some(worse(worst, error)),
         }
     }
-    still_wanted(engine, wanted, worst, &peers).await
+    still_wanted(engine, wanted, worst, peers).await
 }
 
 /// Of two holders' answers the one that leaves more hope counts: a failure may heal, an absence does not.
@@ -215,4 +225,30 @@ async fn still_wanted(
     wanted.attempts = wanted.attempts.saturating_add(1);
     engine.store.call(move |store| store.note_wanted(&[wanted])).await?;
     Ok(end)
+}
+
+/// What is wanted from holders that are not among these peers, so that this run cannot settle it: id, holder, outcome.
+pub(super) async fn wanted_elsewhere(
+    engine: &Engine,
+    peers: &[Peer],
+) -> Result<Vec<(ArtifactId, String, Outcome)>, StoreError> {
+    let mut elsewhere = Vec::new();
+    let mut after = None;
+    loop {
+        let rows = engine.store.call(move |store| store.wanted_page(after, PAGE_ROWS)).await?;
+        let Some(last) = rows.last().map(|wanted| wanted.id) else {
+            return Ok(elsewhere);
+        };
+        after = Some(last);
+        for wanted in rows {
+            let is_here = wanted.holders.iter().any(|holder| peers.iter().any(|peer| peer.url == *holder));
+            let outcome = match outcome_of(wanted.reason) {
+                Outcome::Failed => Outcome::WaitingForPeer,
+                outcome => outcome,
+            };
+            if let Some(holder) = wanted.holders.into_iter().next().filter(|_| !is_here) {
+                elsewhere.push((wanted.id, holder, outcome));
+            }
+        }
+    }
 }
