@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use kura::core::server::node::Seams;
 use kura::core::server::serve_error::ServeError;
 use kura::core::server::startup;
+use kura::core::server::startup_status::StepState;
 use serde_json::Value;
 
-use crate::harness::{TestNode, settings};
+use crate::harness::{PATIENCE, TestNode, settings};
 
 /// What must hold of a value.
 type Holds = fn(&Value) -> bool;
@@ -71,9 +72,20 @@ async fn other_peoples_directories_are_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_steps_of_start_up_are_named_in_their_order() {
     let node = TestNode::start().await;
-    let steps: Vec<_> = node.running().node.startup.steps().iter().map(|step| step.name).collect();
-    let expected = ["lock", "bind_listeners", "make_directories", "reclaim_staging", "open_store"];
-    assert_eq!(steps[..5], expected);
+    let expected =
+        ["lock", "bind_listeners", "make_directories", "reclaim_staging", "open_store", "discover_peers", "catch_up"];
+    let all_done = async {
+        loop {
+            let steps = node.running().node.startup.steps();
+            if steps.len() == expected.len() && steps.iter().all(|step| step.state == StepState::Done) {
+                return steps;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let steps = tokio::time::timeout(PATIENCE, all_done).await.expect("every step ends");
+    let names: Vec<_> = steps.iter().map(|step| step.name).collect();
+    assert_eq!(names, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

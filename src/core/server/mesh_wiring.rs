@@ -1,6 +1,8 @@
 //! Where the mesh is plugged into a running node: the internal plane's router and the workers behind it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio_util::task::TaskTracker;
@@ -9,6 +11,10 @@ use super::internal::context::InternalContext;
 use super::internal::router::router;
 use super::node::NodeContext;
 use crate::core::bootstrap::follow::{self, Follower};
+use crate::core::mesh::readiness::ReadinessSnapshot;
+
+/// How often a joining node looks whether it is ready; it only dates the end of a step.
+const JOINING_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The routes of the internal listener.
 pub fn internal_router(node: &Arc<NodeContext>) -> Router {
@@ -37,4 +43,25 @@ pub fn start(node: &Arc<NodeContext>, workers: &TaskTracker) {
     workers.spawn(follow::run(follower, node.shutdown.clone()));
     let (membership, shutdown) = (Arc::clone(&node.membership), node.shutdown.clone());
     workers.spawn(async move { membership.run(&shutdown).await });
+    workers.spawn(watch_joining(Arc::clone(node)));
+}
+
+/// The last two steps of start-up, which go on behind the running node: they end when readiness says so.
+async fn watch_joining(node: Arc<NodeContext>) {
+    let joined = async {
+        let discovered = until(&node, |now| now.initial_discovery_completed);
+        node.startup.step("discover_peers", discovered).await?;
+        node.startup.step("catch_up", until(&node, |now| now.ready)).await
+    };
+    tokio::select! {
+        _ = joined => {}
+        () = node.shutdown.cancelled() => {}
+    }
+}
+
+async fn until(node: &NodeContext, holds: impl Fn(&ReadinessSnapshot) -> bool) -> Result<(), Infallible> {
+    while !holds(&node.readiness.snapshot()) {
+        tokio::time::sleep(JOINING_LOOK_INTERVAL).await;
+    }
+    Ok(())
 }
