@@ -169,6 +169,15 @@ impl Evidence {
         self
     }
 
+    /// As [`Self::list`], with a typed value for scripts beside each line for people.
+    #[must_use]
+    pub fn entries(mut self, key: &str, entries: &[(Value, String)], total: u64) -> Self {
+        let lines: Vec<String> = entries.iter().map(|(_, line)| line.clone()).collect();
+        self = self.list(key, &lines, total);
+        let values: Vec<Value> = entries.iter().take(DETAILS_MAX).map(|(value, _)| value.clone()).collect();
+        self.value(key, values)
+    }
+
     /// The values for scripts.
     pub fn values(&self) -> &Map<String, Value> {
         &self.values

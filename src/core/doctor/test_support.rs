@@ -7,8 +7,13 @@ use super::check::{Check, Outcome, Pulse};
 use super::context::{Asked, Context, Mode, Settings, World};
 use crate::core::base::clock::ManualClock;
 use crate::core::base::disk::{Disk, RealDisk};
+use crate::core::base::executor::InlineExecutor;
+use crate::core::base::ids::InstanceId;
+use crate::core::base::rng::SeededRng;
 use crate::core::config::{Config, Durability};
+use crate::core::data_dir::layout::Layout;
 use crate::core::mesh::transport::PeerTransport;
+use crate::core::store::{Store, StoreOptions};
 
 /// Settings of a node without peers whose data dir is given.
 pub fn config(data_dir: &Path) -> Config {
@@ -85,4 +90,39 @@ pub fn invalid_context(problems: &[&str], data_dir: Option<&Path>) -> Context {
 /// The outcome of one check; a check that cannot run fails the test.
 pub fn look(check: &dyn Check, context: &Context) -> Outcome {
     check.run(context, &Pulse::default()).expect("the check runs")
+}
+
+/// A store in this data dir, open for writing.
+pub fn store(data_dir: &Path) -> Store {
+    let config = config(data_dir);
+    let options = StoreOptions {
+        layout: Layout::new(&config.data_dir, &config.tmp_dir),
+        tenant_id: config.tenant_id,
+        instance_id: InstanceId([1; 16]),
+        durability: config.durability,
+        inline_max_bytes: config.inline_max_bytes,
+        read_cache_bytes: config.metadata_store_read_cache_bytes,
+        open_files_max: config.metadata_store_max_open_files,
+        clock: world().clock,
+        rng: Arc::new(SeededRng::new(1)),
+        disk: Arc::new(RealDisk),
+        executor: Arc::new(InlineExecutor),
+    };
+    Store::open(options).expect("a store opens").0
+}
+
+/// Everything below a folder: name, size, mode and time of change.
+pub fn listing(folder: &Path) -> Vec<(std::path::PathBuf, u64, u32, std::time::SystemTime)> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let about = path.symlink_metadata().expect("metadata");
+        found.push((path.clone(), about.len(), about.mode(), about.modified().expect("a time")));
+        if about.is_dir() {
+            found.extend(listing(&path));
+        }
+    }
+    found.sort();
+    found
 }

@@ -6,7 +6,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::core::base::ids::ArtifactId;
+use serde_json::{Value, json};
+
+use crate::core::base::ids::{ArtifactId, Digest};
 use crate::core::base::units::ByteSize;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
 use crate::core::doctor::context::{Context, Verify};
@@ -33,6 +35,9 @@ fn about(code: Code, title: &'static str) -> About {
         limit: SILENCE_LIMIT,
     }
 }
+
+/// Digits of a digest on the screen.
+const DIGEST_CHARS: usize = 16;
 
 /// Whether each manifest has its body.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ fn missing(report: &IntegrityReport) -> Outcome {
         .value("artifacts", report.artifacts)
         .value("undecodable_manifests", report.corrupt_rows)
         .fact(format!("{total} of {} bodies", report.artifacts))
-        .list("keys", &report.missing.iter().map(line).collect::<Vec<_>>(), total);
+        .entries("missing", &report.missing.iter().map(entry).collect::<Vec<_>>(), total);
     let message = match (total, report.corrupt_rows) {
         (0, rows) => format!("{rows} manifests do not decode"),
         (1, _) => "1 artifact has no whole body".to_owned(),
@@ -131,9 +136,9 @@ fn hashed(report: &IntegrityReport) -> Evidence {
 
 fn corrupt(report: &IntegrityReport) -> Outcome {
     let total = report.corrupt_total;
-    let evidence = hashed(report).fact(format!("{total} of {} hashed", report.hashed)).list(
+    let evidence = hashed(report).fact(format!("{total} of {} hashed", report.hashed)).entries(
         "bodies",
-        &report.corrupt.iter().map(line).collect::<Vec<_>>(),
+        &report.corrupt.iter().map(entry).collect::<Vec<_>>(),
         total,
     );
     let message = match total {
@@ -149,16 +154,30 @@ fn corrupt(report: &IntegrityReport) -> Outcome {
         )
 }
 
-fn line(bad: &BadArtifact) -> String {
+/// For scripts whole, for people short.
+fn entry(bad: &BadArtifact) -> (Value, String) {
     let name = &bad.name;
-    let mut line = format!("{} {} {:?} {:?}: {}", bad.id, name.producer, name.namespace, name.key, bad.reason);
-    if let Some(actual) = bad.actual {
-        line.push_str(&format!(", expected {}, is {actual}", bad.expected));
-    }
-    if let Some(path) = &bad.path {
-        line.push_str(&format!(" ({})", path.display()));
-    }
-    line
+    let value = json!({
+        "artifact_id": bad.id,
+        "producer": name.producer,
+        "namespace": name.namespace,
+        "key": name.key,
+        "reason": bad.reason,
+        "expected": bad.expected,
+        "actual": bad.actual,
+        "path": bad.path.as_ref().map(|path| path.to_string_lossy()),
+    });
+    let what = match bad.actual {
+        Some(actual) => format!("is {}, expected {}", short(&actual), short(&bad.expected)),
+        None => bad.reason.clone(),
+    };
+    let place = bad.path.as_ref().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+    (value, format!("{} {:?} {:?}: {what}{place}", name.producer, name.namespace, name.key))
+}
+
+/// Enough of a digest to tell two apart; scripts get all of it.
+fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(DIGEST_CHARS).chain(['…']).collect()
 }
 
 /// A body that could not be read for a reason that says nothing of it leaves the check without an answer.
@@ -209,7 +228,3 @@ fn verified(
     });
     verified.map_err(|error| CheckError::from_error("verify the bodies", &error))
 }
-
-#[cfg(test)]
-#[path = "bodies_tests.rs"]
-mod tests;

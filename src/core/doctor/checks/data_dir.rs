@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockHolder, LockState};
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
-use crate::core::doctor::context::{Context, quoted};
+use crate::core::doctor::context::{Context, Vantage, quoted};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 use crate::core::staging::area::AreaKind;
 
@@ -162,12 +162,20 @@ impl Check for DataDirLocked {
         let state = DataDirLock::probe(context.layout()?);
         match state.map_err(|error| CheckError::from_error("look at the lock", &error))? {
             LockState::Free => Ok(Outcome::ok("no process holds the data dir")),
-            LockState::Held(holder) => Ok(Outcome::info("a process holds the data dir")
-                .evidence(holder_evidence(&holder))
-                .effect("commands that write exit 11 until it ends")
-                .remedy(Remedy::text("asks the process").look(context.command("doctor", &["--online"])))),
+            LockState::Held(holder) => Ok(held(context, &holder)),
         }
     }
+}
+
+fn held(context: &Context, holder: &LockHolder) -> Outcome {
+    let evidence = holder_evidence(holder);
+    if matches!(context.vantage, Vantage::Live(_)) {
+        return Outcome::info(format!("held by {holder}, which answers")).evidence(evidence);
+    }
+    Outcome::info("a process holds the data dir")
+        .evidence(evidence)
+        .effect("commands that write exit 11 until it ends")
+        .remedy(Remedy::text("asks the process").look(context.command("doctor", &["--online"])))
 }
 
 fn holder_evidence(holder: &LockHolder) -> Evidence {

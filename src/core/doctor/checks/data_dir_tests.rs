@@ -1,1 +1,73 @@
-//! Tests.
+//! Owners and holders, real ones.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::core::doctor::finding::Status;
+use crate::core::doctor::test_support::{context, look};
+
+#[test]
+fn a_data_dir_of_one_user_is_quiet() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("tmp/uploads")).unwrap();
+    std::fs::write(root.path().join("identity"), b"{}").unwrap();
+    assert_eq!(look(&DataDirOwner, &context(root.path())).status, Status::Ok);
+}
+
+#[test]
+fn files_the_servers_user_cannot_write_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("index")).unwrap();
+    let foreign = root.path().join("index/CURRENT");
+    std::fs::write(&foreign, b"x").unwrap();
+    if rustix::process::geteuid().is_root() {
+        // As after `kura bootstrap` was run as root beside a server that is not.
+        for path in [root.path().to_owned(), root.path().join("index")] {
+            std::os::unix::fs::chown(path, Some(10_001), Some(10_001)).unwrap();
+        }
+    } else {
+        std::fs::set_permissions(&foreign, std::fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    let outcome = look(&DataDirOwner, &context(root.path()));
+    assert_eq!(outcome.status, Status::Fail);
+    assert_eq!(outcome.evidence.values()["paths_total"], 1);
+    assert!(outcome.evidence.details()[0].starts_with(foreign.to_str().unwrap()), "{:?}", outcome.evidence);
+    assert!(outcome.remedy.unwrap().commands[0].starts_with("chown -R "));
+}
+
+#[test]
+fn the_mode_of_another_users_file_decides_as_the_kernel_would() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let folder = std::fs::metadata(root.path()).unwrap();
+    let allowed = |mode, user| {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        by_mode(&std::fs::metadata(&file).unwrap(), &folder, user)
+    };
+    let owner = folder.uid();
+    let other = owner + 4242;
+    assert!(allowed(0o600, owner) && allowed(0o660, other) && allowed(0o606, other));
+    assert!(!allowed(0o600, other) && !allowed(0o644, other));
+    assert!(owner == 0 || !allowed(0o400, owner));
+    assert!(allowed(0o000, 0), "root may always");
+}
+
+#[test]
+fn a_held_lock_is_told_with_its_holder_and_nothing_changes() {
+    use crate::core::doctor::test_support::listing;
+    let root = tempfile::tempdir().unwrap();
+    let free = look(&DataDirLocked, &context(root.path()));
+    assert_eq!((free.status, free.effect), (Status::Ok, None));
+
+    let layout = Layout::with_default_tmp(root.path());
+    let lock = DataDirLock::try_acquire(&layout, 1_750_000_000_000).unwrap();
+    let before = listing(root.path());
+    let held = look(&DataDirLocked, &context(root.path()));
+    assert_eq!((held.status, held.severity), (Status::Ok, Some(Severity::Info)));
+    assert_eq!(held.evidence.values()["pid"], std::process::id());
+    assert_eq!(held.evidence.values()["since_ms"], 1_750_000_000_000_u64);
+    assert_eq!(before, listing(root.path()));
+    drop(lock);
+    assert!(look(&DataDirLocked, &context(root.path())).effect.is_none());
+}

@@ -1,1 +1,67 @@
-//! Tests.
+//! A running node in each state.
+
+use super::*;
+use crate::core::doctor::context::Vantage;
+use crate::core::doctor::finding::Status;
+use crate::core::doctor::live::{ReadinessStatus, StepStatus, StoreStatus};
+use crate::core::doctor::test_support::{context, look};
+
+fn looked(status: ControlStatus) -> Outcome {
+    let root = tempfile::tempdir().unwrap();
+    let mut context = context(root.path());
+    context.vantage = Vantage::Live(Box::new(status));
+    look(&NotReady, &context)
+}
+
+fn joining() -> ControlStatus {
+    let peer = PeerStatus {
+        url: "http://a:7443".to_owned(),
+        phase: "transfer".to_owned(),
+        done: 10,
+        total: Some(40),
+        rate: 5,
+        last_advance_ms: Some(1_000),
+        ..PeerStatus::default()
+    };
+    let readiness = ReadinessStatus {
+        state: "joining".to_owned(),
+        readiness: "joining".to_owned(),
+        reasons: vec!["catching_up".to_owned()],
+        peers: vec![peer],
+        ..ReadinessStatus::default()
+    };
+    ControlStatus { now_ms: 31_000, readiness, store: Some(StoreStatus::default()), ..ControlStatus::default() }
+}
+
+#[test]
+fn a_ready_node_is_quiet() {
+    let readiness = ReadinessStatus { ready: true, readiness: "complete".to_owned(), ..ReadinessStatus::default() };
+    assert_eq!(looked(ControlStatus { readiness, ..ControlStatus::default() }).status, Status::Ok);
+}
+
+#[test]
+fn a_node_that_catches_up_tells_slow_from_stuck() {
+    let outcome = looked(joining());
+    assert_eq!((outcome.status, outcome.message.as_str()), (Status::Fail, "the node is not ready (joining)"));
+    assert_eq!(outcome.evidence.line(), "closed: catching_up");
+    assert_eq!(outcome.evidence.details(), ["http://a:7443 transfer: 10 of 40 rows, 5/s, last moved 30 s ago"]);
+}
+
+#[test]
+fn a_failed_step_of_start_up_is_the_gate_to_follow() {
+    let step = StepStatus {
+        name: "open_store".to_owned(),
+        state: "failed".to_owned(),
+        error: Some("no space".to_owned()),
+        ..StepStatus::default()
+    };
+    let outcome = looked(ControlStatus { startup: vec![step], store: None, ..joining() });
+    assert!(outcome.evidence.line().contains("start-up step open_store failed: no space"), "{outcome:?}");
+    assert!(outcome.remedy.unwrap().text.contains("open_store"));
+}
+
+#[test]
+fn draining_is_a_warning() {
+    let readiness = ReadinessStatus { state: "draining".to_owned(), ..ReadinessStatus::default() };
+    assert_eq!(looked(ControlStatus { readiness, ..ControlStatus::default() }).status, Status::Warn);
+}
