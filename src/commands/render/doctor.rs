@@ -92,7 +92,7 @@ fn sign(status: Status) -> (&'static str, &'static str) {
         Status::Warn => ("WARN", "1;33"),
         Status::Fail => ("FAIL", "1;31"),
         Status::Skip => ("skip", "2"),
-        Status::Error => ("ERROR", "1;35"),
+        Status::Error => ("ERR", "1;35"),
     }
 }
 
