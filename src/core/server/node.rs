@@ -32,7 +32,7 @@ use crate::core::mesh::membership::{Membership, MembershipParts};
 use crate::core::mesh::readiness::Readiness;
 use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
-use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX};
+use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX, YIELDS_AFTER};
 use crate::core::store::metrics::StoreMetrics;
 use crate::core::store::record::ArtifactKey;
 use crate::core::store::store_handle::StoreHandle;
@@ -201,6 +201,7 @@ fn multipart_uploads(config: &Config, staging: &Staging, seams: &Seams) -> Multi
         part_bytes_max: PART_BYTES_MAX,
         total_bytes_max: BODY_BYTES_MAX,
         idle_max: config.multipart_upload_ttl,
+        yields_after: YIELDS_AFTER,
     };
     MultipartUploads::new(staging.clone(), options, Arc::clone(&seams.clock))
 }

@@ -4,14 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::body_writer::{BodySpec, BodyWriter};
-use super::budget::Ledger;
+use super::budget::{BudgetClass, Ledger, Reservation};
 use super::staged_file::StagedFile;
 use crate::core::base::disk::Disk;
-use crate::core::base::executor::StoreExecutor;
+use crate::core::base::executor::{self, StoreExecutor};
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::space::is_storage_full;
+
+/// How often somebody who waits for room looks for what nobody works on any more.
+const RELIEF_INTERVAL: Duration = Duration::from_millis(250);
 
 /// One of the areas; the names are those of the seed era, so that either kind reclaims the other's leftovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -105,7 +109,7 @@ pub struct StagingOptions {
     /// Bodies up to this many bytes stay in memory and never enter an area.
     pub inline_max_bytes: u64,
     /// How long a client waits for room in the ledger.
-    pub client_wait: std::time::Duration,
+    pub client_wait: Duration,
 }
 
 /// The staging areas and their ledger; cheap to clone.
@@ -145,10 +149,27 @@ impl Staging {
             return Err(StagingError::TooLong { limit: spec.length_max });
         }
         let reserved = match spec.length.filter(|length| *length > self.inner.options.inline_max_bytes) {
-            Some(length) => Some(self.inner.ledger.reserve(spec.class, length).await?),
+            Some(length) => Some(self.reserve(spec.class, length).await?),
             None => None,
         };
         Ok(BodyWriter::new(self.clone(), spec, reserved))
+    }
+
+    /// Waits in the ledger's queue; while it does, what nobody works on any more has to give way.
+    async fn reserve(&self, class: BudgetClass, bytes: u64) -> Result<Reservation, StagingError> {
+        let granted = self.inner.ledger.reserve(class, bytes);
+        tokio::pin!(granted);
+        loop {
+            tokio::select! {
+                biased;
+                granted = &mut granted => return granted,
+                () = tokio::time::sleep(RELIEF_INTERVAL) => {
+                    let ledger = self.inner.ledger.clone();
+                    // A lost job means that the process ends; the wait goes on as it was.
+                    let _ = executor::run(self.inner.executor.as_ref(), move || ledger.revoke_idle()).await;
+                }
+            }
+        }
     }
 
     /// Bytes reserved in the ledger now.

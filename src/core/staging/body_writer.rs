@@ -206,7 +206,9 @@ enum SpoolState {
     /// Reserved or growing, nothing written yet.
     Empty(Reservation, Hashers),
     Open(OpenSpool),
-    /// Revoked, failed or finished: holds nothing.
+    /// An older body needed the room.
+    Revoked,
+    /// A write failed, or the body was taken whole.
     Closed,
 }
 
@@ -240,7 +242,14 @@ impl Spool {
         let mut open = match taken {
             SpoolState::Empty(reservation, hashers) => OpenSpool::create(staging, self.area, reservation, hashers)?,
             SpoolState::Open(open) => open,
-            SpoolState::Closed => return Err(staging.exhausted(pieces.iter().map(Bytes::len).sum())),
+            SpoolState::Revoked => {
+                *state = SpoolState::Revoked;
+                return Err(staging.exhausted(pieces.iter().map(Bytes::len).sum()));
+            }
+            SpoolState::Closed => {
+                let source = std::io::Error::other("an earlier write of this body failed");
+                return Err(staging.io_error(self.area, "write a staged body", source));
+            }
         };
         open.append(staging, self.area, pieces)?;
         *state = SpoolState::Open(open);
@@ -262,7 +271,10 @@ impl Spool {
 
 impl Revocable for Spool {
     fn revoke(&self) {
-        drop(std::mem::replace(&mut *self.state(), SpoolState::Closed));
+        let mut state = self.state();
+        if !matches!(&*state, SpoolState::Closed) {
+            drop(std::mem::replace(&mut *state, SpoolState::Revoked));
+        }
     }
 }
 

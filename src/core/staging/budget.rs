@@ -7,6 +7,8 @@
 //! - **Unknown length**: a [`Reservation`] grows by trying and never waits. When there is no room, the youngest growing
 //!   reservation is revoked, its bytes freed on the spot, and the try is repeated; a reservation that is itself the
 //!   youngest is refused; the oldest, once it is alone, may overdraw, one reservation at a time.
+//! - **Idle**: what nobody works on any more (a multipart upload whose client went away) gives way to whoever waits or is
+//!   refused, whatever its age.
 //! - **Too large**: one body larger than the whole ledger goes once nobody else holds anything.
 //!
 //! Invariants: nobody waits while holding some: a waiter holds nothing, a growing holder never waits. So some holder can
@@ -43,6 +45,11 @@ pub enum BudgetClass {
 pub trait Revocable: Send + Sync + std::fmt::Debug {
     /// Frees the bytes and drops the reservation now, unless the body is whole already.
     fn revoke(&self);
+
+    /// Does the same if nobody has worked on it for long; returns whether it did. Never waits for a lock.
+    fn revoke_if_idle(&self) -> bool {
+        false
+    }
 }
 
 /// Reservations of all staged bytes; cheap to clone.
@@ -152,6 +159,13 @@ impl Ledger {
         let ticket = state.take_ticket();
         state.growers.insert(ticket, Grower { class, body });
         Reservation { ledger: self.clone(), class, bytes: 0, ticket: Some(ticket), is_settled: false }
+    }
+
+    /// Revokes one growing reservation that nobody works on any more; returns whether there was one. Blocks for as long
+    /// as freeing its bytes takes.
+    pub fn revoke_idle(&self) -> bool {
+        let bodies: Vec<_> = self.state().growers.values().filter_map(|grower| grower.body.upgrade()).collect();
+        bodies.iter().any(|body| body.revoke_if_idle())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -392,10 +406,17 @@ impl Reservation {
         loop {
             match ledger.try_grow(self, more) {
                 Growth::Granted => return Ok(()),
+                Growth::Refused if self.is_competing() && ledger.revoke_idle() => {}
                 Growth::Refused => return Err(ledger.exhausted(more)),
                 Growth::Revoke(body) => body.into_iter().for_each(|body| body.revoke()),
             }
         }
+    }
+
+    /// Whether it still takes part; one that was chosen to be revoked does not.
+    fn is_competing(&self) -> bool {
+        let state = self.ledger.state();
+        self.ticket.is_some_and(|ticket| state.growers.contains_key(&ticket))
     }
 
     /// Gives some bytes back early.

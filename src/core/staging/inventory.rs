@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -89,10 +90,22 @@ pub enum Removal {
     InUse,
 }
 
+/// Takes what a scan finds, and says whether it goes on.
+pub type Visit<'visit> = dyn FnMut(Found) -> ControlFlow<()> + 'visit;
+
 /// The staging areas as the reclaimer sees them: real directories, or a model of them.
 pub trait StagingTree {
+    /// Hands over everything in the given areas, in no particular order, until it is told to break off.
+    fn scan_while(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut Visit<'_>);
+
     /// Hands over everything in the given areas, in no particular order.
-    fn scan(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut dyn FnMut(Found));
+    fn scan(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut dyn FnMut(Found)) {
+        self.scan_while(kinds, ownership, &mut |found| {
+            visit(found);
+            ControlFlow::Continue(())
+        });
+    }
+
     /// Removes one staged file, under its lock if there may be owners.
     fn remove(&self, path: &StagedPath, ownership: Ownership) -> io::Result<Removal>;
     /// Removes directories in the given areas that are empty and not owned.
@@ -135,7 +148,7 @@ struct Walk<'walk> {
     mount: Mount,
     ownership: Ownership,
     area: PathBuf,
-    visit: &'walk mut dyn FnMut(Found),
+    visit: &'walk mut Visit<'walk>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,13 +168,12 @@ impl StagingFolders {
         self.roots.get(root).cloned().unwrap_or_default().join(kind.name())
     }
 
-    /// The roots that exist, open, with their mount.
-    fn open_roots(&self, visit: &mut dyn FnMut(Found)) -> Vec<(usize, File, Mount)> {
+    /// The roots that exist, open, with their mount; one that is reached by two names once.
+    fn open_roots(&self, visit: &mut Visit<'_>) -> Vec<(usize, File, Mount)> {
         let mut open: Vec<(usize, File, Mount)> = Vec::new();
         let mut inodes = Vec::new();
         for (root, path) in self.roots.iter().enumerate() {
             match open_root(path) {
-                // One tmp dir may be reached by two names.
                 Ok(Some((handle, mount))) => {
                     let identity = handle.metadata().ok().map(|found| (found.dev(), found.ino()));
                     if identity.is_none() || !inodes.contains(&identity) {
@@ -170,40 +182,48 @@ impl StagingFolders {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => visit(Found::Failed(path.clone(), error)),
+                // What cannot be opened has nothing that could be broken off.
+                Err(error) => _ = visit(Found::Failed(path.clone(), error)),
             }
         }
         open
     }
 
     /// Names beside the areas are nothing of ours.
-    fn scan_beside_areas(&self, root: usize, handle: &File, visit: &mut dyn FnMut(Found)) {
+    fn scan_beside_areas(&self, root: usize, handle: &File, visit: &mut Visit<'_>) -> ControlFlow<()> {
         let path = self.roots.get(root).cloned().unwrap_or_default();
         for name in names_in(handle) {
             match name {
                 Ok(name) if AreaKind::ALL.iter().any(|kind| name == OsStr::new(kind.name())) => {}
-                Ok(name) => visit(Found::Unknown(path.join(name))),
-                Err(error) => visit(Found::Failed(path.clone(), error)),
+                Ok(name) => visit(Found::Unknown(path.join(name)))?,
+                Err(error) => visit(Found::Failed(path.clone(), error))?,
             }
         }
+        ControlFlow::Continue(())
     }
 
-    fn each_area(&self, kinds: &[AreaKind], visit: &mut dyn FnMut(Found), act: &mut dyn FnMut(&mut Walk<'_>, &File)) {
+    fn each_area(
+        &self,
+        kinds: &[AreaKind],
+        ownership: Ownership,
+        visit: &mut Visit<'_>,
+        act: &mut dyn FnMut(&mut Walk<'_>, &File) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         for (root, handle, mount) in self.open_roots(visit) {
             for kind in kinds {
                 let area = self.area(root, *kind);
                 match open_area(&handle, kind.name(), mount) {
                     Ok(Opened::Folder(folder)) => {
-                        let mut walk =
-                            Walk { root, kind: *kind, mount, ownership: Ownership::Nobody, area, visit: &mut *visit };
-                        act(&mut walk, &folder);
+                        let visit = &mut |found| visit(found);
+                        act(&mut Walk { root, kind: *kind, mount, ownership, area, visit }, &folder)?;
                     }
                     Ok(Opened::Missing) => {}
-                    Ok(Opened::Other) => visit(Found::Unknown(area)),
-                    Err(error) => visit(Found::Failed(area, error)),
+                    Ok(Opened::Other) => visit(Found::Unknown(area))?,
+                    Err(error) => visit(Found::Failed(area, error))?,
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Opens the folder of a file, from the tmp dir down.
@@ -231,15 +251,16 @@ impl StagingFolders {
 }
 
 impl StagingTree for StagingFolders {
-    fn scan(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut dyn FnMut(Found)) {
+    fn scan_while(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut Visit<'_>) {
         self.last_folder.replace(None);
-        for (root, handle, _) in self.open_roots(&mut |_| {}) {
-            self.scan_beside_areas(root, &handle, visit);
+        for (root, handle, _) in self.open_roots(&mut |_| ControlFlow::Continue(())) {
+            if self.scan_beside_areas(root, &handle, visit).is_break() {
+                return;
+            }
         }
-        self.each_area(kinds, visit, &mut |walk, folder| {
-            walk.ownership = ownership;
-            walk.scan(&Folder { handle: folder, names: Vec::new() }, false);
-        });
+        let scan =
+            &mut |walk: &mut Walk<'_>, folder: &File| walk.scan(&Folder { handle: folder, names: Vec::new() }, false);
+        let _ = self.each_area(kinds, ownership, visit, scan);
     }
 
     fn remove(&self, path: &StagedPath, ownership: Ownership) -> io::Result<Removal> {
@@ -275,10 +296,11 @@ impl StagingTree for StagingFolders {
     fn remove_empty_folders(&self, kinds: &[AreaKind], ownership: Ownership) {
         self.last_folder.replace(None);
         let disk = Arc::clone(&self.disk);
-        self.each_area(kinds, &mut |_| {}, &mut |walk, folder| {
-            walk.ownership = ownership;
+        let prune = &mut |walk: &mut Walk<'_>, folder: &File| {
             walk.prune(&disk, &Folder { handle: folder, names: Vec::new() });
-        });
+            ControlFlow::Continue(())
+        };
+        let _ = self.each_area(kinds, ownership, &mut |_| ControlFlow::Continue(()), prune);
     }
 
     fn space(&self) -> io::Result<VolumeSpace> {
@@ -296,19 +318,20 @@ impl StagingTree for StagingFolders {
 }
 
 impl Walk<'_> {
-    fn scan(&mut self, folder: &Folder<'_>, is_folder_owned: bool) {
+    fn scan(&mut self, folder: &Folder<'_>, is_folder_owned: bool) -> ControlFlow<()> {
         for name in names_in(folder.handle) {
             match name {
-                Ok(name) => self.scan_entry(folder, name, is_folder_owned),
-                Err(error) => self.failed(folder, OsStr::new(""), error),
+                Ok(name) => self.scan_entry(folder, name, is_folder_owned)?,
+                Err(error) => self.failed(folder, OsStr::new(""), error)?,
             }
         }
+        ControlFlow::Continue(())
     }
 
-    fn scan_entry(&mut self, folder: &Folder<'_>, name: OsString, is_folder_owned: bool) {
+    fn scan_entry(&mut self, folder: &Folder<'_>, name: OsString, is_folder_owned: bool) -> ControlFlow<()> {
         let stat = match stat_entry(folder.handle, &name) {
             Ok(Some(stat)) => stat,
-            Ok(None) => return,
+            Ok(None) => return ControlFlow::Continue(()),
             Err(error) => return self.failed(folder, &name, error),
         };
         match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
@@ -316,7 +339,7 @@ impl Walk<'_> {
                 match self.is_owned(folder, &name, is_folder_owned) {
                     Ok(is_owned) => {
                         let entry = self.entry(folder, name, &stat, is_owned);
-                        (self.visit)(Found::Staged(entry));
+                        (self.visit)(Found::Staged(entry))
                     }
                     Err(error) => self.failed(folder, &name, error),
                 }
@@ -326,16 +349,16 @@ impl Walk<'_> {
         }
     }
 
-    fn scan_folder(&mut self, above: &Folder<'_>, name: OsString, is_above_owned: bool) {
+    fn scan_folder(&mut self, above: &Folder<'_>, name: OsString, is_above_owned: bool) -> ControlFlow<()> {
         match open_area(above.handle, &name, self.mount) {
             Ok(Opened::Folder(handle)) => {
                 let is_owned =
                     is_above_owned || (self.ownership == Ownership::ByLock && !matches!(try_lock(&handle), Ok(true)));
                 let mut names = above.names.clone();
                 names.push(name);
-                self.scan(&Folder { handle: &handle, names }, is_owned);
+                self.scan(&Folder { handle: &handle, names }, is_owned)
             }
-            Ok(Opened::Missing) => {}
+            Ok(Opened::Missing) => ControlFlow::Continue(()),
             Ok(Opened::Other) => self.unknown(above, &name),
             Err(error) => self.failed(above, &name, error),
         }
@@ -386,14 +409,14 @@ impl Walk<'_> {
         }
     }
 
-    fn unknown(&mut self, folder: &Folder<'_>, name: &OsStr) {
+    fn unknown(&mut self, folder: &Folder<'_>, name: &OsStr) -> ControlFlow<()> {
         let path = self.path(folder, name);
-        (self.visit)(Found::Unknown(path));
+        (self.visit)(Found::Unknown(path))
     }
 
-    fn failed(&mut self, folder: &Folder<'_>, name: &OsStr, error: io::Error) {
+    fn failed(&mut self, folder: &Folder<'_>, name: &OsStr, error: io::Error) -> ControlFlow<()> {
         let path = self.path(folder, name);
-        (self.visit)(Found::Failed(path, error));
+        (self.visit)(Found::Failed(path, error))
     }
 
     fn path(&self, folder: &Folder<'_>, name: &OsStr) -> PathBuf {

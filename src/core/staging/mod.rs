@@ -8,3 +8,5 @@ pub mod multipart;
 mod part_files;
 pub mod reclaim;
 pub mod staged_file;
+#[cfg(test)]
+mod stress_tests;

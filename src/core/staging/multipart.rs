@@ -7,7 +7,8 @@
 //!
 //! Invariants: the registry is bounded and lives in memory; a restart forgets every upload and reclaims its folder. An
 //! upload is one growing reservation: its parts never wait for room while others are held, they are refused, and an
-//! older upload may revoke a younger one whole. The mutex of an upload is taken before those of its parts, never after.
+//! older upload may revoke a younger one whole. One without progress for [`YIELDS_AFTER`] gives way to anybody who needs
+//! its room: its client is most likely gone, and would otherwise hold the ledger until it expires. The mutex of an upload is taken before those of its parts, never after.
 //!
 //! Failure: a crash leaves a folder without a live lock inside the area `parts`.
 
@@ -23,12 +24,16 @@ use super::budget::{BudgetClass, Revocable};
 use super::part_files::{Assembly, OpenUpload, PartFile, UploadFolder};
 use crate::core::base::clock::Clock;
 use crate::core::base::executor;
+use crate::core::base::limits::NO_PROGRESS_TIMEOUT;
 
 /// Open uploads in one process. Each costs a folder, a lock and about 1 KiB; a build opens a few.
 pub const UPLOADS_MAX: usize = 1024;
 
 /// Parts of one upload: the total limit in the smallest parts a client sends stays far below.
 pub const PARTS_MAX: usize = 10_000;
+
+/// An upload without progress for this long gives way when somebody needs its room: as long as a transfer may be silent.
+pub const YIELDS_AFTER: Duration = NO_PROGRESS_TIMEOUT;
 
 /// Limits of multipart uploads, in bytes and time.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,8 @@ pub struct MultipartOptions {
     pub total_bytes_max: u64,
     /// An upload without progress for this long is dropped.
     pub idle_max: Duration,
+    /// One without progress for this long is dropped if somebody needs its room; see [`YIELDS_AFTER`].
+    pub yields_after: Duration,
 }
 
 /// Why a multipart call was refused.
@@ -130,6 +137,8 @@ struct Entry<M> {
 /// One upload, shared by the registry, its part writers and (weakly) the ledger.
 #[derive(Debug)]
 pub(super) struct Upload {
+    clock: Arc<dyn Clock>,
+    yields_after: Duration,
     state: Mutex<UploadState>,
 }
 
@@ -186,6 +195,18 @@ impl Revocable for Upload {
             drop(open);
         }
     }
+
+    fn revoke_if_idle(&self) -> bool {
+        // Whoever holds the lock works on it.
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        let now = self.clock.monotonic();
+        let is_idle =
+            matches!(&*state, UploadState::Open(open) if !open.is_busy() && open.idle_for(now) > self.yields_after);
+        if is_idle {
+            drop(std::mem::replace(&mut *state, UploadState::Revoked));
+        }
+        is_idle
+    }
 }
 
 impl<M: Clone + Send + Sync + std::fmt::Debug + 'static> MultipartUploads<M> {
@@ -194,13 +215,17 @@ impl<M: Clone + Send + Sync + std::fmt::Debug + 'static> MultipartUploads<M> {
         Self { inner: Arc::new(Inner { staging, options, clock, uploads: Mutex::default() }) }
     }
 
-    /// Opens an upload and returns its id.
+    /// Opens an upload and returns its id. With all slots taken, uploads that nobody works on any more give theirs up.
     pub async fn start(&self, meta: M) -> Result<String, MultipartError> {
-        self.require_slot()?;
+        if self.require_slot().is_err() {
+            self.expire_after(self.inner.options.yields_after).await;
+            self.require_slot()?;
+        }
         let upload_id = uuid::Uuid::now_v7().to_string();
         let (staging, folder_name) = (self.inner.staging.clone(), upload_id.clone());
         let folder = self.run(move || UploadFolder::create(&staging, &folder_name)).await?;
-        let upload = Arc::new(Upload { state: Mutex::new(UploadState::Taken) });
+        let (clock, yields_after) = (Arc::clone(&self.inner.clock), self.inner.options.yields_after);
+        let upload = Arc::new(Upload { clock, yields_after, state: Mutex::new(UploadState::Taken) });
         let weak: Weak<Upload> = Arc::downgrade(&upload);
         let reservation = self.inner.staging.ledger().start_growing(BudgetClass::Client, weak);
         let now = self.inner.clock.monotonic();
@@ -272,8 +297,11 @@ impl<M: Clone + Send + Sync + std::fmt::Debug + 'static> MultipartUploads<M> {
 
     /// Drops uploads without progress for longer than allowed; returns how many.
     pub async fn expire(&self) -> usize {
+        self.expire_after(self.inner.options.idle_max).await
+    }
+
+    async fn expire_after(&self, idle_max: Duration) -> usize {
         let now = self.inner.clock.monotonic();
-        let idle_max = self.inner.options.idle_max;
         let expired: Vec<Arc<Upload>> = {
             let mut uploads = self.uploads();
             let is_expired = |entry: &Entry<M>| {

@@ -16,6 +16,7 @@ const OPTIONS: MultipartOptions = MultipartOptions {
     part_bytes_max: 1 << 20,
     total_bytes_max: 3 << 20,
     idle_max: Duration::from_secs(60),
+    yields_after: Duration::from_secs(10),
 };
 
 struct Bench {
@@ -174,6 +175,10 @@ async fn limits_of_parts_totals_and_uploads_hold() {
     assert!(bench.uploads.abort(&third).await);
     assert!(!bench.uploads.abort(&third).await);
     bench.uploads.start("m").await.unwrap();
+    bench.clock.advance(Duration::from_secs(11));
+    bench.put(&id, 3, b"progress").await.unwrap();
+    bench.uploads.start("a slot of one that is idle").await.unwrap();
+    assert_eq!((bench.uploads.count(), bench.uploads.meta(&id)), (2, Some("m")));
     assert!(matches!(bench.put("nonsense", 1, b"x").await, Err(MultipartError::UnknownUpload { .. })));
     assert!(matches!(bench.put(&third, 1, b"x").await, Err(MultipartError::UnknownUpload { .. })));
 }
@@ -226,6 +231,43 @@ async fn an_older_upload_revokes_a_younger_one_whole_even_while_a_part_is_writte
     assert_eq!(body.length, 2 << 20);
     drop((body, writing));
     bench.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_without_progress_gives_way_to_whoever_waits_and_one_with_progress_does_not() {
+    let bench = Bench::new(2 << 20);
+    let (idle, active) = (bench.uploads.start("i").await.unwrap(), bench.uploads.start("a").await.unwrap());
+    bench.put(&idle, 1, &bytes(1 << 20, 1)).await.unwrap();
+    bench.clock.advance(Duration::from_secs(11));
+    bench.put(&active, 1, &bytes(900_000, 1)).await.unwrap();
+
+    let spec = BodySpec {
+        area: AreaKind::Bootstrap,
+        class: BudgetClass::CatchUp,
+        length: Some(1 << 20),
+        length_max: 8 << 20,
+        sha256: false,
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(1), bench.staging.begin(spec)).await;
+    let body = waited.expect("the idle upload gave way").unwrap();
+    assert_eq!((bench.uploads.meta(&idle), bench.uploads.meta(&active)), (None, Some("a")));
+    let waited = tokio::time::timeout(Duration::from_secs(60), bench.staging.begin(spec)).await;
+    assert!(waited.is_err(), "the active upload keeps its room");
+    drop(body);
+}
+
+#[tokio::test]
+async fn an_idle_upload_gives_way_to_a_younger_body_of_unknown_length() {
+    let bench = Bench::new(2 << 20);
+    let idle = bench.uploads.start("i").await.unwrap();
+    bench.put(&idle, 1, &bytes(1 << 20, 1)).await.unwrap();
+    bench.put(&idle, 2, &bytes(1 << 20, 1)).await.unwrap();
+    let younger = bench.uploads.start("y").await.unwrap();
+    assert!(bench.put(&younger, 1, &bytes(300_000, 1)).await.is_err(), "the older one is not idle yet");
+    bench.clock.advance(Duration::from_secs(11));
+    let younger = bench.uploads.start("y").await.unwrap();
+    bench.put(&younger, 1, &bytes(300_000, 1)).await.unwrap();
+    assert_eq!(bench.staging.reserved_bytes(), 300_000);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,6 +214,10 @@ impl<'policy> Planner<'policy> {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.largest.len() >= self.files_max
+    }
+
     /// The finished plan.
     pub fn finish(mut self) -> ReclaimPlan {
         self.plan.linked_elsewhere = u64::try_from(self.linked.len()).unwrap_or(u64::MAX);
@@ -264,18 +269,23 @@ impl<'policy> Planner<'policy> {
 
 /// Plans what a policy would remove; changes nothing.
 pub fn plan(policy: &ReclaimPolicy, tree: &dyn StagingTree) -> ReclaimPlan {
-    plan_without(policy, tree, PLAN_FILES_MAX, &HashSet::new())
-}
-
-fn plan_without(
-    policy: &ReclaimPolicy,
-    tree: &dyn StagingTree,
-    files_max: usize,
-    skip: &HashSet<StagedPath>,
-) -> ReclaimPlan {
-    let mut planner = Planner::new(policy, files_max, skip);
+    let nothing = HashSet::new();
+    let mut planner = Planner::new(policy, PLAN_FILES_MAX, &nothing);
     tree.scan(policy.kinds(), policy.ownership, &mut |found| planner.consider(found));
     planner.finish()
+}
+
+/// The next files after a plan that was cut: as they come, since all of them are smaller than those before, so that a
+/// round looks at little more than it removes.
+fn plan_next(policy: &ReclaimPolicy, tree: &dyn StagingTree, skip: &HashSet<StagedPath>) -> ReclaimPlan {
+    let mut planner = Planner::new(policy, PLAN_FILES_MAX, skip);
+    tree.scan_while(policy.kinds(), policy.ownership, &mut |found| {
+        planner.consider(found);
+        if planner.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let mut plan = planner.finish();
+    plan.is_cut = plan.files.len() >= PLAN_FILES_MAX;
+    plan
 }
 
 /// Told how far a reclaim is.
@@ -395,7 +405,7 @@ impl Run<'_> {
             if !plan.is_cut || self.outcome.removed().files == removed_before || self.skip.len() > PLAN_FILES_MAX {
                 return;
             }
-            plan = plan_without(self.policy, self.tree, PLAN_FILES_MAX, &self.skip);
+            plan = plan_next(self.policy, self.tree, &self.skip);
         }
     }
 

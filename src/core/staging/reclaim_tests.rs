@@ -10,6 +10,7 @@ use super::*;
 use crate::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
 use crate::core::base::ids::InstanceId;
 use crate::core::data_dir::layout::ensure_directories;
+use crate::core::staging::inventory::Visit;
 
 struct Bench {
     root: tempfile::TempDir,
@@ -347,11 +348,13 @@ impl Model {
 }
 
 impl StagingTree for Model {
-    fn scan(&self, kinds: &[AreaKind], _ownership: Ownership, visit: &mut dyn FnMut(Found)) {
+    fn scan_while(&self, kinds: &[AreaKind], _ownership: Ownership, visit: &mut Visit<'_>) {
         for (path, bytes) in self.files.borrow().iter().filter(|(path, _)| kinds.contains(&path.kind)) {
             let entry =
                 StagedEntry { path: path.clone(), bytes: *bytes, links: 1, inode: 1, modified_ms: 0, is_owned: false };
-            visit(Found::Staged(entry));
+            if visit(Found::Staged(entry)).is_break() {
+                return;
+            }
         }
     }
 
