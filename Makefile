@@ -20,8 +20,8 @@ test: tools ## Install the tools the tests run against, and pass the whole suite
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
 
-bench: build ## Measure inline thresholds; FOLDER is on the volume to measure.
-	$(CARGO) run --quiet --release --example bench_inline -- bin/kura $${FOLDER:-target}
+bench: tools ## Measure inline thresholds, 5 runs; FOLDER is on the volume to measure.
+	$(CARGO) run --quiet --release --example inline_threshold -- $${FOLDER:-target} 1500 5
 
 lint: tools ## What a change has to pass besides the tests.
 	cargo fmt --all --check
