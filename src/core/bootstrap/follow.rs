@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Peer, PeerSource};
@@ -33,6 +33,9 @@ const WANTED_TICK: Duration = Duration::from_secs(2);
 /// The first and the longest pause after trouble with a peer.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// The longest time of following between two passes that leave something unsettled.
+const UNCLEAN_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// What the workers need.
 #[derive(Debug, Clone)]
 pub struct Follower {
@@ -46,14 +49,16 @@ pub struct Follower {
     pub passes_max: usize,
 }
 
-/// Keeps a worker for each usable peer until cancelled.
+/// Keeps a worker for each usable peer, and what is wanted retried, until cancelled.
 pub async fn run(follower: Follower, cancel: CancellationToken) {
+    tokio::join!(keep_workers(&follower, &cancel), keep_retrying(&follower, &cancel));
+}
+
+async fn keep_workers(follower: &Follower, cancel: &CancellationToken) {
     let mut members = follower.members.clone();
     let passes = Arc::new(Semaphore::new(follower.passes_max.max(1)));
-    let mut running: HashMap<String, CancellationToken> = HashMap::new();
-    let mut workers: JoinSet<String> = JoinSet::new();
-    let mut wanted = tokio::time::interval(WANTED_TICK);
-    wanted.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut running: HashMap<String, (Id, CancellationToken)> = HashMap::new();
+    let mut workers: JoinSet<()> = JoinSet::new();
     loop {
         let usable: Vec<Peer> = members.borrow_and_update().iter().filter_map(Peer::of).collect();
         follower.engine.set_usable_peers(usable.clone());
@@ -63,66 +68,69 @@ pub async fn run(follower: Follower, cancel: CancellationToken) {
                 continue;
             }
             let stop = cancel.child_token();
-            running.insert(peer.url.clone(), stop.clone());
-            workers.spawn(work(follower.clone(), peer, Arc::clone(&passes), stop));
+            let url = peer.url.clone();
+            let worker = workers.spawn(work(follower.clone(), peer, Arc::clone(&passes), stop.clone()));
+            running.insert(url, (worker.id(), stop));
         }
         tokio::select! {
             () = cancel.cancelled() => break,
             changed = members.changed() => if changed.is_err() { break },
-            Some(ended) = workers.join_next() => note_ended(ended, &mut running),
-            _ = wanted.tick() => retry_wanted(&follower, &cancel).await,
+            Some(ended) = workers.join_next_with_id() => note_ended(ended, &mut running),
         }
         follower.engine.metrics.observe_peers(&follower.readiness.snapshot());
     }
-    running.values().for_each(CancellationToken::cancel);
+    running.values().for_each(|(_, stop)| stop.cancel());
     while workers.join_next().await.is_some() {}
 }
 
 fn stop_workers_of_strangers(
     members: &watch::Receiver<Arc<Vec<Member>>>,
-    running: &HashMap<String, CancellationToken>,
+    running: &HashMap<String, (Id, CancellationToken)>,
 ) {
     let members = members.borrow();
     let strangers = running.iter().filter(|(url, _)| !members.iter().any(|member| member.url == **url));
-    strangers.for_each(|(_, stop)| stop.cancel());
+    strangers.for_each(|(_, (_, stop))| stop.cancel());
 }
 
-/// A panicked worker's peer is not known here; its token is dead, and the next round finds it missing.
-fn note_ended(ended: Result<String, tokio::task::JoinError>, running: &mut HashMap<String, CancellationToken>) {
-    match ended {
-        Ok(url) => {
-            running.remove(&url);
-        }
+/// However a worker ended, its peer gets a new one if it is still a member.
+fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut HashMap<String, (Id, CancellationToken)>) {
+    let id = match ended {
+        Ok((id, ())) => id,
         Err(error) => {
             tracing::error!(%error, "peer_worker_died");
-            running.values().for_each(CancellationToken::cancel);
+            error.id()
+        }
+    };
+    running.retain(|_, (worker, _)| *worker != id);
+}
+
+/// A slow holder delays only other retries, never a worker.
+async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = async { tokio::time::sleep(WANTED_TICK).await; retry_wanted(follower).await } => {}
         }
     }
 }
 
-async fn retry_wanted(follower: &Follower, cancel: &CancellationToken) {
+async fn retry_wanted(follower: &Follower) {
     if follower.engine.usable_peers().is_empty() || follower.engine.store.current().is_none() {
         return;
     }
-    let retried = retry_due(&follower.engine, &follower.readiness);
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        retried = retried => match retried {
-            Ok(0) => {}
-            Ok(applied) => tracing::info!(applied, "wanted_artifacts_arrived"),
-            Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
-        }
+    match retry_due(&follower.engine, &follower.readiness).await {
+        Ok(0) => {}
+        Ok(applied) => tracing::info!(applied, "wanted_artifacts_arrived"),
+        Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
     }
 }
 
-/// One peer's worker; gives back its URL when it ends.
-async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: CancellationToken) -> String {
-    let url = peer.url.clone();
+/// One peer's worker.
+async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = work_forever(&follower, peer, &passes) => {}
     }
-    url
 }
 
 async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
@@ -133,13 +141,10 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
             PeerSource::Kura { .. } => kura_turn(follower, &peer, passes, failures).await,
         };
         let pause = match result {
-            Ok(()) if peer.source == PeerSource::Seed => {
-                failures = 0;
-                follower.engine.backoff(0, SEED_WALK_TICK, SEED_WALK_TICK)
-            }
-            Ok(()) => {
-                failures = 0;
-                Duration::ZERO
+            Ok(clean) => {
+                failures = if clean { 0 } else { failures + 1 };
+                let is_walked = peer.source == PeerSource::Seed;
+                if is_walked { follower.engine.backoff(0, SEED_WALK_TICK, SEED_WALK_TICK) } else { Duration::ZERO }
             }
             Err(error) => {
                 tracing::warn!(peer = %peer.url, %error, "peer_turn_failed");
@@ -172,24 +177,26 @@ async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry
     Ok(bootstrap_manifests_from_peer(&pass).await?.is_clean())
 }
 
-async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore) -> Result<(), PassError> {
-    one_pass(follower, peer, passes, false).await?;
+async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore) -> Result<bool, PassError> {
+    let clean = one_pass(follower, peer, passes, false).await?;
     match push_deletes(&follower.engine, &peer.url).await {
         Ok(0) => {}
         Ok(deletes) => tracing::info!(peer = %peer.url, deletes, "deletes_pushed"),
         Err(error) => tracing::warn!(peer = %peer.url, %error, "deletes_not_pushed"),
     }
-    Ok(())
+    Ok(clean)
 }
 
 /// A pass, then following until something goes wrong; after an unclean pass only until it is time for the next one.
-async fn kura_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, failures: u32) -> Result<(), PassError> {
+async fn kura_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, failures: u32) -> Result<bool, PassError> {
     let clean = one_pass(follower, peer, passes, failures > 0).await?;
     if clean {
-        return follow(follower, peer).await;
+        follow(follower, peer).await?;
+    } else {
+        let pause = follower.engine.backoff(failures.saturating_add(2), RETRY_PAUSE.0, UNCLEAN_PAUSE_MAX);
+        tokio::time::timeout(pause, follow(follower, peer)).await.unwrap_or(Ok(()))?;
     }
-    let pause = follower.engine.backoff(failures.saturating_add(3), RETRY_PAUSE.0, RETRY_PAUSE.1);
-    tokio::time::timeout(pause, follow(follower, peer)).await.unwrap_or(Ok(()))
+    Ok(clean)
 }
 
 /// Long polls the peer's feed for as long as it goes well.

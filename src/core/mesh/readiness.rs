@@ -358,11 +358,16 @@ impl ReadinessMachine {
         });
     }
 
-    /// The state at this moment. Latches are set here.
-    pub fn snapshot(&mut self, now: Moment) -> ReadinessSnapshot {
+    fn latch(&mut self, now: Moment) -> Gates {
         let gates = self.gates(now.monotonic);
         self.complete_latched |= gates.complete();
         self.ready_latched |= gates.ready();
+        gates
+    }
+
+    /// The state at this moment. Latches are set here.
+    pub fn snapshot(&mut self, now: Moment) -> ReadinessSnapshot {
+        let gates = self.latch(now);
         let ready = self.ready_latched && self.lock_held && self.store_open && !self.draining;
         ReadinessSnapshot {
             state: self.state(),
@@ -511,10 +516,12 @@ impl Readiness {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let state_before = machine.state();
         let answer = change(&mut machine, now);
-        let snapshot = machine.snapshot(now);
-        drop(machine);
-        if snapshot.state != state_before {
-            tracing::info!(from = ?state_before, to = ?snapshot.state, reasons = ?snapshot.reasons, "traffic_state");
+        machine.latch(now);
+        let state = machine.state();
+        if state != state_before {
+            let reasons = machine.snapshot(now).reasons;
+            drop(machine);
+            tracing::info!(from = ?state_before, to = ?state, ?reasons, "traffic_state");
         }
         answer
     }
