@@ -256,3 +256,66 @@ fn make_with_parents(path: &Path, disk: &dyn Disk) -> Result<usize, EnsureError>
         Err(source) => Err(EnsureError { path: path.to_path_buf(), source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
+
+    fn failing(kind: io::ErrorKind) -> FaultDisk {
+        let disk = FaultDisk::new(std::sync::Arc::new(RealDisk));
+        disk.set_rule(Some(Box::new(move |operation, _, _| (operation == DiskOperation::Create).then(|| kind.into()))));
+        disk
+    }
+
+    #[test]
+    fn on_a_full_volume_what_is_missing_is_a_note_and_not_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::with_default_tmp(root.path());
+        let ensured = ensure_directories(&layout, &failing(io::ErrorKind::StorageFull)).unwrap();
+        assert!(!ensured.is_complete());
+        let missing = ensured.notes.iter().filter(|note| matches!(note, LayoutNote::NotMade { .. })).count();
+        assert_eq!((missing, ensured.made, std::fs::read_dir(root.path()).unwrap().count()), (6, 0, 0));
+        assert!(ensure_directories(&layout, &RealDisk).unwrap().is_complete());
+    }
+
+    #[test]
+    fn any_other_failure_names_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::with_default_tmp(root.path());
+        let error = ensure_directories(&layout, &failing(io::ErrorKind::PermissionDenied)).unwrap_err();
+        assert_eq!(error.path, layout.bodies());
+        std::fs::write(layout.bodies(), "a file in the way").unwrap();
+        assert_eq!(ensure_directories(&layout, &RealDisk).unwrap_err().path, layout.bodies());
+    }
+
+    #[test]
+    fn existing_directories_keep_their_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::with_default_tmp(root.path());
+        std::fs::create_dir(layout.tmp_dir()).unwrap();
+        std::fs::set_permissions(layout.tmp_dir(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        ensure_directories(&layout, &RealDisk).unwrap();
+        assert_eq!(layout.tmp_dir().metadata().unwrap().permissions().mode() & 0o777, 0o770);
+    }
+
+    #[test]
+    fn a_data_dir_is_told_from_other_directories_by_its_names() {
+        let root = tempfile::tempdir().unwrap();
+        let kind = |names: &[&str]| {
+            let folder = root.path().join(names.join("+").replace('/', "_"));
+            std::fs::create_dir(&folder).unwrap();
+            names.iter().for_each(|name| std::fs::create_dir_all(folder.join(name)).unwrap());
+            detect_data_dir(&Layout::with_default_tmp(folder)).unwrap()
+        };
+        assert_eq!(kind(&["tmp/uploads", "lost+found"]), DataDirKind::Empty);
+        assert_eq!(kind(&["identity", "index"]), DataDirKind::Kura);
+        assert_eq!(kind(&["index"]), DataDirKind::Kura);
+        assert_eq!(kind(&[".kura.writer.lock"]), DataDirKind::Kura);
+        assert_eq!(kind(&[".kura.writer.lock", "rocksdb"]), DataDirKind::SeedEra);
+        assert_eq!(kind(&["photos"]), DataDirKind::Foreign);
+        let missing = Layout::with_default_tmp(root.path().join("missing"));
+        assert_eq!(detect_data_dir(&missing).unwrap(), DataDirKind::Missing);
+    }
+}

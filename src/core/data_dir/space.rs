@@ -58,3 +58,31 @@ pub fn free_basis_points(space: &VolumeSpace) -> u32 {
     let points = u128::from(space.free_bytes) * 10_000;
     points.checked_div(u128::from(space.total_bytes)).and_then(|points| u32::try_from(points).ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_directory_is_on_one_mount_and_another_filesystem_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(MountId::of(root.path()).unwrap(), MountId::of(&root.path().join(".")).unwrap());
+        assert_ne!(MountId::of(root.path()).unwrap(), MountId::of(Path::new("/proc")).unwrap());
+        assert!(MountId::of(&root.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn shares_round_down_and_nothing_has_none() {
+        let space = |free_bytes, total_bytes| VolumeSpace { free_bytes, total_bytes, ..VolumeSpace::default() };
+        assert_eq!(free_basis_points(&space(999, 10_000)), 999);
+        assert_eq!(free_basis_points(&space(1, 10_001)), 0);
+        assert_eq!(free_basis_points(&space(0, 0)), 0);
+    }
+
+    #[test]
+    fn a_quota_is_a_full_volume_and_a_missing_file_is_not() {
+        assert!(is_storage_full(&rustix::io::Errno::NOSPC.into()));
+        assert!(is_storage_full(&rustix::io::Errno::DQUOT.into()));
+        assert!(!is_storage_full(&rustix::io::Errno::NOENT.into()));
+    }
+}

@@ -111,8 +111,7 @@ impl BodyWriter {
     }
 
     async fn spill(&mut self, chunk: Bytes) -> Result<(), StagingError> {
-        if self.pending.len().saturating_add(chunk.len()) < WRITE_BUFFER_BYTES {
-            self.pending.extend_from_slice(&chunk);
+        if gathered(&mut self.pending, &chunk) {
             return Ok(());
         }
         let pieces = [self.pending.split().freeze(), chunk];
@@ -145,6 +144,17 @@ impl Drop for BodyWriter {
             self.staging.executor().execute(Box::new(move || drop(spool)));
         }
     }
+}
+
+/// Adds a chunk to a buffer if it fits; false if the buffer is to be written first. The buffer gets its whole size at
+/// once, and the memory of the one written before if that is free again.
+pub(super) fn gathered(pending: &mut BytesMut, chunk: &[u8]) -> bool {
+    if pending.len().saturating_add(chunk.len()) >= WRITE_BUFFER_BYTES {
+        return false;
+    }
+    pending.reserve(WRITE_BUFFER_BYTES.saturating_sub(pending.len()));
+    pending.extend_from_slice(chunk);
+    true
 }
 
 /// A whole body with its digests, not yet committed. Dropping it frees bytes and reservation.

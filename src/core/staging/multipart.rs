@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::area::{AreaKind, Staging, StagingError};
-use super::body_writer::{StagedBody, WRITE_BUFFER_BYTES};
+use super::body_writer::{StagedBody, gathered};
 use super::budget::{BudgetClass, Revocable};
 use super::part_files::{Assembly, OpenUpload, PartFile, UploadFolder};
 use crate::core::base::clock::Clock;
@@ -419,8 +419,7 @@ impl PartWriter {
         let received = self.received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         self.check_length(received)?;
         self.received = received;
-        if self.pending.len().saturating_add(chunk.len()) < WRITE_BUFFER_BYTES {
-            self.pending.extend_from_slice(&chunk);
+        if gathered(&mut self.pending, &chunk) {
             return Ok(());
         }
         let pieces = [self.pending.split().freeze(), chunk];

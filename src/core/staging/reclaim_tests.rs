@@ -260,6 +260,27 @@ fn files_that_vanish_count_as_done_and_failures_do_not_stop_the_rest() {
 }
 
 #[test]
+fn each_removal_may_fail_once_with_any_error_and_the_next_run_finishes() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for failing in 0..8 {
+            let bench = Bench::new();
+            bench.put("uploads/upload-1", 5000);
+            bench.put("uploads/upload-2", 6000);
+            bench.put("parts/u/1", 7000);
+            bench.put("parts/u/2", 8000);
+            bench.put("bootstrap/bootstrap-1", 9000);
+            bench.disk.set_rule(Some(Box::new(move |_, _, number| (number == failing).then(|| kind.into()))));
+            let first = bench.reclaim_all(Ownership::Nobody);
+            assert!(first.removed().files >= 4 && first.failed.total <= 1, "{failing}: {first:?}");
+            bench.disk.set_rule(None);
+            let second = bench.reclaim_all(Ownership::Nobody);
+            assert_eq!((first.removed().files + second.removed().files, second.failed.total), (5, 0));
+            assert_eq!(fs::read_dir(bench.layout.tmp_dir().join("parts")).unwrap().count(), 0);
+        }
+    }
+}
+
+#[test]
 fn kinds_and_age_narrow() {
     let bench = Bench::new();
     bench.put("uploads/upload-new", 1);
