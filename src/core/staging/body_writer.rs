@@ -86,7 +86,7 @@ impl BodyWriter {
         let length = self.received;
         self.run(move || {
             spool.append(&staging, &[last])?;
-            spool.finish(length)
+            spool.finish(&staging, length)
         })
         .await
     }
@@ -266,11 +266,10 @@ impl Spool {
         Ok(())
     }
 
-    fn finish(&self, length: u64) -> Result<StagedBody, StagingError> {
+    /// Takes the whole body out. It may have been revoked since its last write.
+    fn finish(&self, staging: &Staging, length: u64) -> Result<StagedBody, StagingError> {
         let taken = std::mem::replace(&mut *self.state(), SpoolState::Closed);
-        let SpoolState::Open(mut open) = taken else {
-            return Err(StagingError::TooShort { received: 0, expected: length });
-        };
+        let SpoolState::Open(mut open) = taken else { return Err(staging.exhausted(0)) };
         if let Some(reservation) = open.file.reservation_mut() {
             reservation.settle();
         }
