@@ -27,7 +27,7 @@ use kura::core::data_dir::layout::{Layout, ensure_directories};
 use kura::core::staging::area::{AreaKind, Staging, StagingOptions};
 use kura::core::staging::body_writer::BodySpec;
 use kura::core::staging::budget::BudgetClass;
-use kura::core::store::committer::{Operation, Put, PutMode, PutOrigin};
+use kura::core::store::committer::{Carried, Operation, Put, PutMode, PutOrigin};
 use kura::core::store::record::{ArtifactKey, Kind};
 use kura::core::store::store_handle::StoreHandle;
 use kura::core::store::{OpenBody, Store, StoreOptions};
@@ -101,7 +101,7 @@ async fn put(node: &Node, n: usize, body: Bytes) {
         kind: Kind::Blob,
         content_type: "application/octet-stream".into(),
         attributes: BTreeMap::new(),
-        unknown: Vec::new(),
+        carried: Carried::default(),
         body: writer.finish().await.expect("a body"),
         origin: PutOrigin::Local(PutMode::LastWriterWins),
     };

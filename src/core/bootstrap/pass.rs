@@ -22,7 +22,7 @@ use super::source_feed::{FeedMode, FeedSource};
 use super::source_walk::WalkSource;
 use super::wanted::{note_unsettled, retry_wanted_of};
 use crate::core::base::ids::StoreId;
-use crate::core::store::committer::{CommitOutcome, Operation, Put, PutOrigin};
+use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutOrigin};
 use crate::core::store::error::StoreError;
 use crate::core::store::record::Record;
 
@@ -405,10 +405,12 @@ fn other_holders(engine: &Engine, url: &str) -> Vec<String> {
 /// Commits a verified body under the version its peer gave it.
 pub(super) async fn commit(engine: &Engine, fetched: Fetched) -> Result<ItemEnd, StoreError> {
     let bytes = fetched.body.length;
-    let Record { name, kind, content_type, attributes, unknown, version_ms, logical, created_at_ms, origin, .. } =
+    let Record { name, kind, content_type, attributes, version_ms, logical, created_at_ms, origin, .. } =
         fetched.record;
+    let Record { flags, expires_at_ms, unknown, .. } = fetched.record;
+    let carried = Carried { flags, expires_at_ms, unknown };
     let origin = PutOrigin::Replicated { version_ms, logical, created_at_ms, origin };
-    let put = Put { name, kind, content_type, attributes, unknown, body: fetched.body, origin };
+    let put = Put { name, kind, content_type, attributes, carried, body: fetched.body, origin };
     match engine.store.commit(Operation::Put(Box::new(put))).await {
         Ok(outcome) => Ok(end_of(outcome, bytes)),
         Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),

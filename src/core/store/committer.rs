@@ -37,6 +37,17 @@ pub enum PutOrigin {
     },
 }
 
+/// Fields of a peer's record that this node keeps and hands on without acting on them; empty for local writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// See `Record::flags`.
+    pub flags: u64,
+    /// See `Record::expires_at_ms`.
+    pub expires_at_ms: Option<u64>,
+    /// See `Record::unknown`.
+    pub unknown: Vec<(u64, Vec<u8>)>,
+}
+
 /// A verified body with its name, to be committed.
 #[derive(Debug)]
 pub struct Put {
@@ -48,8 +59,8 @@ pub struct Put {
     pub content_type: String,
     /// Small texts to keep and return.
     pub attributes: BTreeMap<String, String>,
-    /// Unknown wire fields to keep.
-    pub unknown: Vec<(u64, Vec<u8>)>,
+    /// What else its record carries.
+    pub carried: Carried,
     /// The bytes, whole and hashed.
     pub body: StagedBody,
     /// Version rule.

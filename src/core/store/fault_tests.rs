@@ -426,44 +426,6 @@ fn on_a_volume_of_64_mib_replacing_a_few_mib_over_and_over_stays_small() {
     assert_eq!(store.stats().body_bytes, 4 << 20);
 }
 
-/// Fills the volume, frees it by deleting, and opens at the fullest point. Run it on a real small volume with
-/// `TMPDIR=/mnt/small cargo test --lib a_volume_is_filled -- --ignored`.
-#[test]
-#[ignore = "fills the volume of TMPDIR"]
-fn a_volume_is_filled_freed_by_a_delete_and_filled_again() {
-    let bench = Bench::new();
-    let mut store = bench.open();
-    for round in 0..4_u32 {
-        let mut stored = 0;
-        let refused = loop {
-            let mut bytes = vec![0; 16 << 10];
-            blake3::Hasher::new()
-                .update(&round.to_le_bytes())
-                .update(&stored_key(stored))
-                .finalize_xof()
-                .fill(&mut bytes);
-            match store.submit(local("ios", &format!("k{stored}"), &bytes)).wait() {
-                Ok(_) => stored += 1,
-                Err(error) => break error,
-            }
-        };
-        eprintln!("round {round}: {stored} stored, {} KiB on disk", allocated(bench.root.path()) >> 10);
-        assert!(matches!(refused, StoreError::StorageFull { .. }), "{refused}");
-        assert!(stored > 1000, "{stored}");
-        drop(store);
-        store = bench.open();
-        assert_eq!(store.stats().artifacts, u64::from(stored));
-        assert!(matches!(outcome(&store, delete("ios", None)), CommitOutcome::Deleted { .. }));
-        assert_eq!(store.stats().artifacts, 0);
-        drop(store);
-        store = bench.open();
-    }
-}
-
-fn stored_key(stored: u32) -> [u8; 4] {
-    stored.to_le_bytes()
-}
-
 #[test]
 fn on_threads_many_writers_replace_and_delete_and_the_next_open_finds_all_in_order() {
     for durability in [Durability::Power, Durability::Process] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::committer::{CommitOutcome, Operation, Put, PutMode, PutOrigin};
+use super::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use super::record::{ArtifactKey, Kind};
 use super::walk::{CursorCheck, FeedRequest, FeedRow, ManifestPageRequest};
 use super::*;
@@ -93,7 +93,7 @@ pub(super) fn put(namespace: &str, key: &str, body: &[u8], origin: PutOrigin) ->
         kind: Kind::Blob,
         content_type: "application/octet-stream".into(),
         attributes: BTreeMap::new(),
-        unknown: Vec::new(),
+        carried: Carried::default(),
         body,
         origin,
     }))
@@ -388,4 +388,17 @@ fn another_tenant_is_refused_and_read_only_needs_a_store() {
     let options = StoreOptions { tenant_id: "other".into(), ..bench.options() };
     assert!(matches!(Store::open(options), Err(error::StoreError::Incompatible { .. })));
     let _ = bench.clock.now_ms();
+}
+
+#[test]
+fn what_a_peers_record_carries_is_kept_and_handed_on() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let Operation::Put(mut put) = replicated("ios", "k", b"body", NOW_MS) else { panic!("a put") };
+    put.carried = Carried { flags: 6, expires_at_ms: Some(NOW_MS + 60_000), unknown: vec![(200, b"later".to_vec())] };
+    let carried = put.carried.clone();
+    assert!(matches!(store.submit(Operation::Put(put)).wait().unwrap(), CommitOutcome::Applied(_)));
+    let record = store.lookup(&id("ios", "k")).unwrap().unwrap();
+    let Record { flags, expires_at_ms, unknown, .. } = record;
+    assert_eq!(Carried { flags, expires_at_ms, unknown }, carried);
 }

@@ -103,7 +103,7 @@ impl Stamp {
     pub(crate) fn record(self, put: &Put, store_id: StoreId, now_ms: u64) -> Record {
         Record {
             kind: put.kind,
-            flags: 0,
+            flags: put.carried.flags,
             name: put.name.clone(),
             content_type: put.content_type.clone(),
             attributes: put.attributes.clone(),
@@ -116,11 +116,11 @@ impl Stamp {
             logical: self.logical,
             created_at_ms: if self.created_at_ms == 0 { self.version_ms } else { self.created_at_ms },
             received_at_ms: now_ms,
-            expires_at_ms: None,
+            expires_at_ms: put.carried.expires_at_ms,
             origin: self.origin.unwrap_or(store_id),
             body: None,
             seq: Seq(0),
-            unknown: put.unknown.clone(),
+            unknown: put.carried.unknown.clone(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::core::staging::area::AreaKind;
 use crate::core::staging::body_writer::{BodySpec, BodyWriter, StagedBody};
 use crate::core::staging::budget::BudgetClass;
 use crate::core::store::Wants;
-use crate::core::store::committer::{CommitOutcome, Operation, Put, PutOrigin};
+use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutOrigin};
 use crate::core::store::record::{ArtifactKey, Kind};
 
 /// An artifact that a peer sends.
@@ -76,7 +76,7 @@ impl Pushed {
             origin: StoreId::default(),
         };
         let (name, content_type) = (self.name, self.content_type);
-        Put { name, kind, content_type, attributes: BTreeMap::new(), unknown: Vec::new(), body, origin }
+        Put { name, kind, content_type, attributes: BTreeMap::new(), carried: Carried::default(), body, origin }
     }
 }
 

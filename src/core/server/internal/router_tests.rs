@@ -35,7 +35,7 @@ use crate::core::mesh::wire::RECORD_HEADER;
 use crate::core::staging::area::{AreaKind, Staging, StagingOptions};
 use crate::core::staging::body_writer::BodySpec;
 use crate::core::staging::budget::BudgetClass;
-use crate::core::store::committer::{CommitOutcome, Operation, Put, PutMode, PutOrigin};
+use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use crate::core::store::record::{ArtifactKey, Kind};
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::{Store, StoreOptions};
@@ -143,7 +143,7 @@ impl Node {
             kind: Kind::Blob,
             content_type: "text/plain".to_owned(),
             attributes: [("tag".to_owned(), "t".to_owned())].into(),
-            unknown: Vec::new(),
+            carried: Carried::default(),
             body: writer.finish().await.unwrap(),
             origin: PutOrigin::Local(PutMode::LastWriterWins),
         };

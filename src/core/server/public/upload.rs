@@ -29,7 +29,7 @@ use crate::core::server::node::NodeContext;
 use crate::core::staging::area::AreaKind;
 use crate::core::staging::body_writer::{BodySpec, BodyWriter, StagedBody};
 use crate::core::staging::budget::BudgetClass;
-use crate::core::store::committer::{CommitOutcome, Operation, Put, PutMode, PutOrigin};
+use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 
 /// The content type of a body that came without one.
 pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
@@ -215,7 +215,7 @@ pub async fn commit(
         kind: target.rule.kind,
         content_type,
         attributes,
-        unknown: Vec::new(),
+        carried: Carried::default(),
         body,
         origin: PutOrigin::Local(target.rule.mode),
     };
