@@ -245,7 +245,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Duration,
         group: Group::Storage,
         help: "A multipart upload without progress for this long is dropped",
-        preset: Preset::Text("24h"),
+        preset: Preset::Text("15m"),
         set: |draft, text| put(&mut draft.config.multipart_upload_ttl, values::duration(text)),
     },
     Setting {
