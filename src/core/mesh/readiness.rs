@@ -404,7 +404,8 @@ impl ReadinessMachine {
             silent,
             tombstones_applied: !self.peers.values().any(|peer| peer.awaits_tombstones(now)),
             settled: !self.peers.values().any(|peer| peer.blocks(now)),
-            excused: self.peers.values().any(|peer| peer.excused(now)),
+            // One that never answered has nothing that this node was to have; with all of them silent, `silent` says so.
+            excused: self.peers.values().any(|peer| peer.facts.answered && peer.excused(now)),
             cold_mesh: cold && self.discovery_observed,
         }
     }

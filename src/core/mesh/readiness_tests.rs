@@ -71,6 +71,18 @@ fn configured_but_silent_means_a_bounded_wait_and_then_degraded() {
 }
 
 #[test]
+fn a_configured_peer_that_never_answered_delays_complete_and_does_not_prevent_it() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true), silent("c")]), at(1));
+    settle(&mut machine, "b", at(2));
+    assert!(!machine.snapshot(at(3)).complete, "it may still be starting");
+    let snapshot = machine.snapshot(at(40));
+    assert!(snapshot.complete && snapshot.ready, "{snapshot:?}");
+    let named: Vec<_> = snapshot.peers.iter().map(|peer| (peer.url.as_str(), peer.excused)).collect();
+    assert_eq!(named, [("http://b:7443", false), ("http://c:7443", true)]);
+}
+
+#[test]
 fn a_node_fills_from_a_complete_peer_before_it_serves() {
     let mut machine = joining();
     machine.discovered(round(vec![peer("b", true)]), at(1));
