@@ -37,11 +37,10 @@ pub struct Walk {
     pub position: Option<String>,
 }
 
-fn encode(value: &impl serde::Serialize) -> Vec<u8> {
-    let mut bytes = vec![tagged::VERSION];
-    // Plain strings and numbers always serialize.
-    bytes.extend(serde_json::to_vec(value).unwrap_or_default());
-    bytes
+/// The one row of `peers`: an object, so that later versions may say more of each peer beside the list.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct PeersRow {
+    peers: Vec<String>,
 }
 
 impl Core {
@@ -76,7 +75,10 @@ impl Core {
         self.check_writable()?;
         let mut batch = self.index.batch();
         match cursor {
-            Some(cursor) => batch.put(Table::Cursors, peer.as_bytes(), &encode(cursor)),
+            Some(cursor) => {
+                let replaced = self.index.get(Table::Cursors, peer.as_bytes())?;
+                batch.put(Table::Cursors, peer.as_bytes(), &tagged::json_over(cursor, replaced.as_deref()));
+            }
             None => batch.delete(Table::Cursors, peer.as_bytes()),
         }
         self.write_unsynced(batch)
@@ -85,15 +87,16 @@ impl Core {
     /// Last-known peers.
     pub(crate) fn remembered_peers(&self) -> Result<Vec<String>, StoreError> {
         let bytes = self.index.get(Table::Peers, PEERS_KEY)?;
-        bytes.map_or(Ok(Vec::new()), |bytes| wanted::decode("peers", &bytes))
+        Ok(bytes.map_or_else(|| Ok(PeersRow::default()), |bytes| wanted::decode("peers", &bytes))?.peers)
     }
 
     /// Replaces them.
     pub(crate) fn remember_peers(&self, peers: &[String]) -> Result<(), StoreError> {
         self.check_writable()?;
-        let kept = peers.iter().take(REMEMBERED_PEERS_MAX).collect::<Vec<_>>();
+        let row = PeersRow { peers: peers.iter().take(REMEMBERED_PEERS_MAX).cloned().collect() };
+        let replaced = self.index.get(Table::Peers, PEERS_KEY)?;
         let mut batch = self.index.batch();
-        batch.put(Table::Peers, PEERS_KEY, &encode(&kept));
+        batch.put(Table::Peers, PEERS_KEY, &tagged::json_over(&row, replaced.as_deref()));
         self.write_unsynced(batch)
     }
 }

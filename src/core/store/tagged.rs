@@ -110,6 +110,24 @@ pub(crate) fn each_field<'a, E: From<TaggedError>>(
     Ok(())
 }
 
+/// A row of version byte and JSON, over the one it replaces: keys that this binary does not know are kept.
+pub(crate) fn json_over(value: &impl serde::Serialize, replaced: Option<&[u8]>) -> Vec<u8> {
+    use serde_json::Value;
+    let replaced = replaced.and_then(|bytes| bytes.strip_prefix(&[VERSION]));
+    let kept = replaced.and_then(|json| serde_json::from_slice::<Value>(json).ok());
+    // Plain strings and numbers always serialize.
+    let value = match (serde_json::to_value(value).unwrap_or_default(), kept) {
+        (Value::Object(known), Some(Value::Object(mut kept))) => {
+            kept.extend(known);
+            Value::Object(kept)
+        }
+        (value, _) => value,
+    };
+    let mut bytes = vec![VERSION];
+    bytes.extend(serde_json::to_vec(&value).unwrap_or_default());
+    bytes
+}
+
 /// A small row of the index, held whole with the fields it does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Row(BTreeMap<u64, Vec<u8>>);
