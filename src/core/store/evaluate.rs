@@ -21,7 +21,7 @@ use super::record::{BodyPlace, Record};
 use super::state::{Core, StateRow, corrupt, is_deleted, is_expired};
 use super::tagged::Row;
 use super::version::{self, Decision};
-use super::wanted::{self, WantedReason};
+use super::wanted::{Wanted, WantedChange, WantedReason};
 use crate::core::base::ids::{ArtifactId, BodyNo, Seq};
 use crate::core::base::limits::CLOCK_SKEW_MAX_MS;
 use crate::core::staging::body_writer::StagedContent;
@@ -68,8 +68,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) tombstones: Vec<(String, u64)>,
     /// Bodies that lose their owner.
     pub(crate) garbage: Vec<BodyNo>,
-    /// By how much the number of wanted rows changes.
-    pub(crate) wanted: i64,
+    /// What becomes of wanted rows; they join the batch when it is written.
+    pub(crate) wanted: HashMap<ArtifactId, WantedChange>,
 }
 
 /// One group being decided.
@@ -84,8 +84,7 @@ pub(crate) struct Evaluation<'a> {
     tombstone_rows: HashMap<String, Row>,
     namespaces: HashMap<String, Row>,
     extents: HashMap<u64, Row>,
-    wanted_forgotten: u64,
-    wanted_added: u64,
+    wanted: HashMap<ArtifactId, WantedChange>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -102,8 +101,7 @@ impl<'a> Evaluation<'a> {
             tombstone_rows: HashMap::new(),
             namespaces: HashMap::new(),
             extents: HashMap::new(),
-            wanted_forgotten: 0,
-            wanted_added: 0,
+            wanted: HashMap::new(),
         }
     }
 
@@ -137,8 +135,7 @@ impl<'a> Evaluation<'a> {
         if !self.batch.is_empty() {
             self.batch.put(Table::Meta, META_STATE, &self.state.encode());
         }
-        let wanted = self.wanted_added.cast_signed() - self.wanted_forgotten.cast_signed();
-        let Self { batch, state, tombstones, garbage, .. } = self;
+        let Self { batch, state, tombstones, garbage, wanted, .. } = self;
         Finished { batch, state, tombstones, garbage, wanted }
     }
 
@@ -223,10 +220,9 @@ impl<'a> Evaluation<'a> {
         let existing = self.manifest(id)?.filter(|record| number_of(record) == Some(body_no));
         let Some(record) = existing else { return Ok(CommitOutcome::Withdrawn(false).into()) };
         self.load_extents(&[&record])?;
-        let known = self.core.index.get(Table::Wanted, id.as_bytes())?.is_some();
         self.remove_rows(id, &record);
         self.retire_body(&record, true);
-        let row = wanted::Wanted {
+        let row = Wanted {
             id: *id,
             version: record.version(),
             size: record.size,
@@ -237,8 +233,7 @@ impl<'a> Evaluation<'a> {
             attempts: 0,
             next_try_ms: 0,
         };
-        self.batch.put(Table::Wanted, id.as_bytes(), &wanted::encode(&row));
-        self.wanted_added += u64::from(!known);
+        self.wanted.insert(*id, WantedChange::Noted(Box::new(row)));
         Ok(CommitOutcome::Withdrawn(true).into())
     }
 
@@ -301,7 +296,6 @@ impl<'a> Evaluation<'a> {
         touched.extend(old.as_ref());
         self.load_extents(&touched)?;
         let mut namespace = self.namespace(&record.name.namespace)?;
-        let was_wanted = self.core.index.get(Table::Wanted, id.as_bytes())?.is_some();
         record.seq = self.state.take_seq();
         if let Some(old) = &old {
             self.remove_rows(&id, old);
@@ -317,9 +311,9 @@ impl<'a> Evaluation<'a> {
             namespace.set_number(1, record.version_ms);
             self.namespaces.insert(record.name.namespace.clone(), namespace);
         }
-        if was_wanted {
-            self.batch.delete(Table::Wanted, id.as_bytes());
-            self.wanted_forgotten += 1;
+        let noted = self.wanted.get(&id);
+        if !matches!(noted, Some(WantedChange::Noted(row)) if row.version > record.version()) {
+            self.wanted.insert(id, WantedChange::Settled(record.version()));
         }
         Ok(record)
     }

@@ -342,14 +342,13 @@ impl Groups {
         if let Err(error) = self.log_tombstones(&tombstones) {
             return self.refuse_group(group, error);
         }
-        if let Err(error) = self.write(batch) {
+        if let Err(error) = self.core.write_settling(batch, wanted, |batch| self.write(batch)) {
             // The names stay: the batch may have reached the log. The next open settles it.
             self.core.stop_writes(&error);
             self.left_strays = true;
             return self.refuse_group_keeping_files(group, error);
         }
         self.state = state;
-        self.core.wanted_rows.fetch_add(wanted.cast_unsigned(), Ordering::AcqRel);
         self.core.bodies_settled_below.store(self.numbers.next(), Ordering::Release);
         self.core.publish(&self.state);
         let follow_up = FollowUp { garbage, purges: tombstones.into_iter().map(|(namespace, _)| namespace).collect() };

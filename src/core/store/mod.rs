@@ -49,3 +49,6 @@ mod fault_tests;
 
 #[cfg(test)]
 mod model_tests;
+
+#[cfg(test)]
+mod wanted_tests;

@@ -94,7 +94,8 @@ pub(crate) struct Core {
     pub(crate) artifacts: AtomicU64,
     pub(crate) body_bytes: AtomicU64,
     pub(crate) evicted_floor_ms: AtomicU64,
-    pub(crate) wanted_rows: AtomicU64,
+    /// Held while wanted rows are read and changed.
+    pub(crate) wanted_rows: Mutex<u64>,
     pub(crate) verified: VerifiedBodies,
     pub(crate) breaker: Breaker,
     /// Inline bodies whose table files may be dropped.

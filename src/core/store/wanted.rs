@@ -1,9 +1,14 @@
 //! Artifacts this store knows of and does not have: durable, bounded rows with reason, attempts and next try.
+//!
+//! Invariants: a row names the newest version known, and everyone who listed that version. Only that version, a newer
+//! one, or whoever decided that it is not wanted settles it: an older copy that arrives meanwhile does not. Rows are
+//! read and changed under one mutex, by the committer too, so that their number is exact.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::error::StoreError;
-use super::index::Index;
+use super::index::{Batch, Index};
 use super::keys::Table;
 use super::state::{Core, corrupt};
 use super::tagged;
@@ -11,6 +16,9 @@ use crate::core::base::ids::{ArtifactId, Version};
 
 /// Most rows: at a few hundred bytes each this is what may be noted without crowding out the data.
 pub const WANTED_ROWS_MAX: u64 = 1_000_000;
+
+/// Most holders remembered of one artifact: any of them will do, and the newest word comes first.
+pub const WANTED_HOLDERS_MAX: usize = 16;
 
 /// Why an artifact is wanted and not here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -53,12 +61,36 @@ pub struct Wanted {
     pub next_try_ms: u64,
 }
 
-/// The row on disk: a version byte, then JSON, in which later versions may add keys.
-pub(crate) fn encode(row: &Wanted) -> Vec<u8> {
-    let mut bytes = vec![tagged::VERSION];
-    // Plain strings and numbers always serialize.
-    bytes.extend(serde_json::to_vec(row).unwrap_or_default());
-    bytes
+impl Wanted {
+    /// This row over an earlier one of the same artifact.
+    fn over(mut self, earlier: Self) -> Self {
+        if earlier.version > self.version {
+            return earlier;
+        }
+        if earlier.version == self.version {
+            for holder in earlier.holders {
+                if self.holders.len() < WANTED_HOLDERS_MAX && !self.holders.contains(&holder) {
+                    self.holders.push(holder);
+                }
+            }
+        }
+        self
+    }
+}
+
+/// What a group of the committer means for the wanted row of an artifact.
+#[derive(Debug)]
+pub(crate) enum WantedChange {
+    /// This version is here now.
+    Settled(Version),
+    /// It was here and is wanted back.
+    Noted(Box<Wanted>),
+}
+
+/// The row on disk: a version byte, then JSON, in which later versions may add keys. Keys of the row it replaces that
+/// this binary does not know are kept.
+fn encode_over(row: &Wanted, replaced: Option<&[u8]>) -> Vec<u8> {
+    tagged::json_over(row, replaced)
 }
 
 /// Decodes a row of version byte and JSON.
@@ -75,34 +107,90 @@ pub(crate) fn count(index: &Index) -> Result<u64, StoreError> {
 }
 
 impl Core {
-    /// Notes artifacts as wanted; false, and nothing noted, when the bound would be passed.
+    fn wanted_rows(&self) -> MutexGuard<'_, u64> {
+        self.wanted_rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a batch together with what it means for the wanted rows.
+    pub(crate) fn write_settling(
+        &self,
+        batch: Batch<'_>,
+        changes: HashMap<ArtifactId, WantedChange>,
+        write: impl FnOnce(Batch<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (mut batch, mut rows) = (batch, self.wanted_rows());
+        let mut count = *rows;
+        for (id, change) in changes {
+            match change {
+                // Without any row there is none to look for, which is the usual case.
+                WantedChange::Settled(_) if count == 0 => {}
+                WantedChange::Settled(version) => {
+                    if self.is_settled_by(&id, version) {
+                        batch.delete(Table::Wanted, id.as_bytes());
+                        count = count.saturating_sub(1);
+                    }
+                }
+                WantedChange::Noted(row) => count += u64::from(self.put_wanted(&mut batch, &row)?),
+            }
+        }
+        write(batch)?;
+        *rows = count;
+        Ok(())
+    }
+
+    /// Whether there is a row that this version settles. One that does not decode is settled by anything; one that
+    /// cannot be read is left, and settled by whoever tries it again.
+    fn is_settled_by(&self, id: &ArtifactId, version: Version) -> bool {
+        match self.index.get(Table::Wanted, id.as_bytes()) {
+            Ok(None) | Err(_) => false,
+            Ok(Some(bytes)) => !decode::<Wanted>("wanted", &bytes).is_ok_and(|row| row.version > version),
+        }
+    }
+
+    /// Puts a row over what is there; whether there was nothing.
+    fn put_wanted(&self, batch: &mut Batch<'_>, row: &Wanted) -> Result<bool, StoreError> {
+        let replaced = self.index.get(Table::Wanted, row.id.as_bytes())?;
+        let earlier = replaced.as_deref().and_then(|bytes| decode::<Wanted>("wanted", bytes).ok());
+        let merged = earlier.map_or_else(|| row.clone(), |earlier| row.clone().over(earlier));
+        batch.put(Table::Wanted, row.id.as_bytes(), &encode_over(&merged, replaced.as_deref()));
+        Ok(replaced.is_none())
+    }
+
+    /// Notes artifacts as wanted, over what is noted of them; false, and nothing noted, when the bound would be passed.
     pub(crate) fn note_wanted(&self, rows: &[Wanted]) -> Result<bool, StoreError> {
         self.check_writable()?;
-        let mut batch = self.index.batch();
-        let mut added = 0;
+        let mut once = HashMap::<ArtifactId, Wanted>::new();
         for row in rows {
-            added += u64::from(self.index.get(Table::Wanted, row.id.as_bytes())?.is_none());
-            batch.put(Table::Wanted, row.id.as_bytes(), &encode(row));
+            let row = match once.remove(&row.id) {
+                Some(earlier) => row.clone().over(earlier),
+                None => row.clone(),
+            };
+            once.insert(row.id, row);
         }
-        if self.wanted_rows.load(Ordering::Acquire) + added > WANTED_ROWS_MAX {
-            return Ok(added == 0 && self.write_unsynced(batch).is_ok());
+        let (mut batch, mut count) = (self.index.batch(), self.wanted_rows());
+        let mut added = 0;
+        for row in once.values() {
+            added += u64::from(self.put_wanted(&mut batch, row)?);
+        }
+        if added > 0 && *count + added > WANTED_ROWS_MAX {
+            return Ok(false);
         }
         self.write_unsynced(batch)?;
-        self.wanted_rows.fetch_add(added, Ordering::AcqRel);
+        *count += added;
         Ok(true)
     }
 
     /// Forgets wanted rows.
     pub(crate) fn settle_wanted(&self, ids: &[ArtifactId]) -> Result<(), StoreError> {
         self.check_writable()?;
-        let mut batch = self.index.batch();
+        let (mut batch, mut count) = (self.index.batch(), self.wanted_rows());
         let mut removed = 0;
-        for id in ids {
+        for id in ids.iter().collect::<std::collections::HashSet<_>>() {
             removed += u64::from(self.index.get(Table::Wanted, id.as_bytes())?.is_some());
             batch.delete(Table::Wanted, id.as_bytes());
         }
         self.write_unsynced(batch)?;
-        self.wanted_rows.fetch_sub(removed, Ordering::AcqRel);
+        *count = count.saturating_sub(removed);
         Ok(())
     }
 
