@@ -72,7 +72,7 @@ fn an_empty_data_dir_is_quiet_unless_a_running_node_is_insisted_on() {
     };
     assert_eq!(looked(&[]).code, 0);
     let online = looked(&["--online"]);
-    assert_eq!((online.code, online.with_status("error")), (4, vec!["NOT_READY"]));
+    assert_eq!((online.code, online.with_status("error")), (4, vec!["INDEX_WRITE_STOPPED", "NOT_READY"]));
 }
 
 #[test]

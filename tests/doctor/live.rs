@@ -6,6 +6,10 @@ use crate::doctor::{Diagnosis, listing_beside_a_node};
 use crate::support::node::Node;
 use crate::support::traffic::Artifact;
 
+/// What is not looked at without peers.
+const ABOUT_PEERS: [&str; 6] =
+    ["PEERS_NONE", "PEERS_ONLY_SELF", "PEER_UNREACHABLE", "PEER_VERSION", "NODE_ID_DUPLICATE", "CLOCK_SKEW"];
+
 #[test]
 fn a_healthy_node_is_quiet_and_is_left_as_it_was() {
     let root = tempfile::tempdir().unwrap();
@@ -18,7 +22,8 @@ fn a_healthy_node_is_quiet_and_is_left_as_it_was() {
     let diagnosis = Diagnosis::of(&node, &["--verify", "all"]);
     assert_eq!(diagnosis.code, 0, "{}", diagnosis.report);
     assert_eq!(diagnosis.report["vantage"], "live");
-    assert_eq!(diagnosis.with_status("skip"), ["PEER_UNREACHABLE"], "no peers are configured");
+    assert_eq!(diagnosis.with_status("skip"), ABOUT_PEERS, "no peers are configured");
+    assert_eq!(diagnosis.with_status("error"), Vec::<&str>::new());
     assert_eq!(diagnosis.check("DATA_DIR_LOCKED")["severity"], "info");
     assert_eq!(diagnosis.check("DATA_DIR_LOCKED")["evidence"]["pid"], node.pid());
     assert_eq!(diagnosis.check("BODY_CORRUPT")["evidence"]["hashed"], 3);
@@ -85,7 +90,8 @@ fn a_node_that_was_killed_leaves_a_dead_socket_and_is_looked_at_offline() {
     let before = crate::doctor::listing(&node.data_dir());
     let diagnosis = Diagnosis::of(&node, &["--verify", "all"]);
     assert_eq!((diagnosis.code, diagnosis.report["vantage"].as_str()), (0, Some("offline")), "{}", diagnosis.report);
-    assert_eq!(diagnosis.with_status("skip"), ["PEER_UNREACHABLE", "NOT_READY"]);
+    assert_eq!(diagnosis.with_status("skip"), [&ABOUT_PEERS[..], &["INDEX_WRITE_STOPPED", "NOT_READY"]].concat());
+    assert_eq!(diagnosis.status("RUN_RECORD_STALE"), "warn");
     assert_eq!(crate::doctor::listing(&node.data_dir()), before);
     assert_eq!(Diagnosis::of(&node, &["--online", "--only", "node"]).code, 4, "insisting makes it an error");
 }

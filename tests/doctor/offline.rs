@@ -94,3 +94,26 @@ fn an_index_that_does_not_open_silences_only_what_needs_it() {
     }
     assert_eq!(listing(&node.data_dir()), before);
 }
+
+#[test]
+fn a_body_file_that_no_manifest_names_is_counted_and_a_start_sweeps_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut node = killed_node(root.path());
+    assert_eq!(Diagnosis::of(&node, &[]).status("BODY_UNREFERENCED"), "ok");
+    let files = body_files(&node);
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let width = name(&files[0]).len();
+    let used: Vec<String> = files.iter().map(name).collect();
+    let free = (0_u64..).map(|number| format!("{number:0width$x}")).find(|name| !used.contains(name)).unwrap();
+    assert!(used.iter().any(|name| *name > free), "a number below the newest: {free} of {used:?}");
+    let stray = files[0].with_file_name(free);
+    std::fs::copy(&files[0], &stray).unwrap();
+
+    let diagnosis = Diagnosis::of(&node, &[]);
+    assert_eq!((diagnosis.code, diagnosis.status("BODY_UNREFERENCED")), (0, "warn"), "{}", diagnosis.report);
+    let evidence = &diagnosis.check("BODY_UNREFERENCED")["evidence"];
+    assert_eq!((&evidence["files"], evidence["paths"][0].as_str()), (&1.into(), stray.to_str()));
+    node.start_ready();
+    assert_eq!(Diagnosis::of(&node, &[]).status("BODY_UNREFERENCED"), "ok");
+    assert!(!stray.exists());
+}

@@ -51,6 +51,8 @@ codes! {
     DataDirOwner = "DATA_DIR_OWNER",
     /// A process holds the data dir.
     DataDirLocked = "DATA_DIR_LOCKED",
+    /// The last process did not stop in order, and none runs now.
+    RunRecordStale = "RUN_RECORD_STALE",
     /// The index is of a format this binary cannot read, or this is not a kura data dir.
     IndexFormat = "INDEX_FORMAT",
     /// The index does not open.
@@ -59,14 +61,30 @@ codes! {
     StagingOtherDevice = "STAGING_OTHER_DEVICE",
     /// Staged bytes without an owner.
     StagingOrphans = "STAGING_ORPHANS",
+    /// More is staged than the budget allows.
+    StagingOverBudget = "STAGING_OVER_BUDGET",
     /// Manifests name bodies that are not there.
     BodyMissing = "BODY_MISSING",
+    /// Body files that no manifest names.
+    BodyUnreferenced = "BODY_UNREFERENCED",
     /// Bodies do not match their digest.
     BodyCorrupt = "BODY_CORRUPT",
     /// Catching up from peers has not ended.
     BootstrapIncomplete = "BOOTSTRAP_INCOMPLETE",
+    /// The sources of peers name nobody.
+    PeersNone = "PEERS_NONE",
+    /// The sources of peers name only this node.
+    PeersOnlySelf = "PEERS_ONLY_SELF",
     /// Peers do not answer.
     PeerUnreachable = "PEER_UNREACHABLE",
+    /// Peers speak another version of the protocol.
+    PeerVersion = "PEER_VERSION",
+    /// Two nodes run with one store identity.
+    NodeIdDuplicate = "NODE_ID_DUPLICATE",
+    /// Peers' clocks differ from this one.
+    ClockSkew = "CLOCK_SKEW",
+    /// The running node has stopped writing to its index.
+    IndexWriteStopped = "INDEX_WRITE_STOPPED",
     /// The running node does not take traffic.
     NotReady = "NOT_READY",
 }

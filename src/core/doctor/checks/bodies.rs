@@ -4,6 +4,7 @@
 //! the walk looks at an older view; whatever is found bad there is looked at once more on a fresh view of the index.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ use crate::core::store::integrity::{self, BadArtifact, HashBodies, IntegrityRepo
 
 /// A walk beats with each artifact; one body may be gigabytes on a slow disk.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks at a body without a manifest beside a writer; a group commit takes milliseconds.
+const ARRIVAL_PAUSE: Duration = Duration::from_secs(1);
 /// A sample ends after this many bytes hashed ...
 const SAMPLE_BYTES_MAX: u64 = 1 << 30;
 /// ... or this long, so that a look without flags stays a look.
@@ -95,6 +98,53 @@ fn unmarked(context: &Context, report: &IntegrityReport) -> Result<Outcome, Chec
         .evidence(evidence)
         .effect("no missing body is believed: kura serve answers misses and withdraws nothing")
         .remedy(Remedy::text("mount the folder or volume that belongs here; the bodies are most likely still on it")))
+}
+
+/// Whether each body file has a manifest.
+#[derive(Debug)]
+pub struct BodyUnreferenced;
+
+impl Check for BodyUnreferenced {
+    fn about(&self) -> About {
+        About { severity: Severity::Warn, ..about(Code::BodyUnreferenced, "every body file has a manifest") }
+    }
+
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let first = presence(context, pulse)?;
+        if first.unreferenced_total == 0 || !context.is_held() {
+            return Ok(unreferenced(first, &first.unreferenced, first.unreferenced_total));
+        }
+        // Beside a writer a body is linked an instant before its manifest is written: what it names later is none.
+        std::thread::sleep(ARRIVAL_PAUSE);
+        let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
+        let again = verified(&fresh, HashBodies::None, None, pulse)?;
+        let both: Vec<PathBuf> =
+            first.unreferenced.iter().filter(|path| again.unreferenced.contains(path)).cloned().collect();
+        // Lists are bounded; beyond the bound the lower count stands if any of the listed ones is still there.
+        let is_cut = first.unreferenced_total > first.unreferenced.len() as u64 && !both.is_empty();
+        let lower = first.unreferenced_total.min(again.unreferenced_total);
+        Ok(unreferenced(&again, &both, if is_cut { lower } else { both.len() as u64 }))
+    }
+}
+
+fn unreferenced(report: &IntegrityReport, paths: &[PathBuf], total: u64) -> Outcome {
+    if total == 0 {
+        return Outcome::ok("every body file has a manifest");
+    }
+    let lines: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let bytes = report.unreferenced_bytes;
+    let evidence = Evidence::new()
+        .value("files", total)
+        .value("bytes", bytes)
+        .fact(format!("{} in all", ByteSize(bytes)))
+        .list("paths", &lines, total);
+    let noun = if total == 1 { "1 body file has" } else { &format!("{total} body files have") };
+    Outcome::warn(format!("{noun} no manifest"))
+        .evidence(evidence)
+        .effect("the space is lost until a start after an unclean stop, which sweeps such files")
+        .remedy(Remedy::text(
+            "nothing by hand: kura serve sweeps them when it starts after an unclean stop; if they stay, report it",
+        ))
 }
 
 /// Whether bodies are what their manifests say.

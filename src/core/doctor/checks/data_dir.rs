@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 
+use super::staging::age;
 use crate::core::data_dir::layout::Layout;
-use crate::core::data_dir::lock::{DataDirLock, LockHolder, LockState};
+use crate::core::data_dir::lock::{DataDirLock, LockHolder, LockState, host_name};
+use crate::core::data_dir::run_record::RunRecord;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
 use crate::core::doctor::context::{Context, Vantage, quoted};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
@@ -185,6 +187,62 @@ fn holder_evidence(holder: &LockHolder) -> Evidence {
         .value("since_ms", holder.since_ms)
         .value("version", holder.version.clone())
         .fact(holder.to_string())
+}
+
+/// Whether the last process stopped in order, if none runs.
+#[derive(Debug)]
+pub struct RunRecordStale;
+
+impl Check for RunRecordStale {
+    fn about(&self) -> About {
+        about(Code::RunRecordStale, "the last process stopped in order", Severity::Warn)
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let layout = context.layout()?;
+        let path = layout.run_record();
+        let record = match RunRecord::load(layout) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(Outcome::ok("no process left a record")),
+            Err(error) => return Err(CheckError(format!("failed to read {}: {error}", path.display()))),
+        };
+        if record.clean {
+            return Ok(Outcome::ok(format!("pid {} on {} stopped in order", record.pid, record.host)));
+        }
+        let state = DataDirLock::probe(layout);
+        match state.map_err(|error| CheckError::from_error("look at the lock", &error))? {
+            LockState::Held(_) => Ok(Outcome::ok(format!("pid {} has not ended", record.pid))),
+            LockState::Free => Ok(stale(context, &record)),
+        }
+    }
+}
+
+fn stale(context: &Context, record: &RunRecord) -> Outcome {
+    let silent_ms = context.world.clock.now_ms().saturating_sub(record.heartbeat_ms);
+    let is_foreign = record.host != host_name();
+    let mut evidence = Evidence::new()
+        .value("pid", record.pid)
+        .value("host", record.host.clone())
+        .value("version", record.version.clone())
+        .value("started_at_ms", record.started_at_ms)
+        .value("heartbeat_ms", record.heartbeat_ms)
+        .value("other_host", is_foreign)
+        .fact(format!(
+            "pid {} on {}, last sign of life {} ago; the lock is free",
+            record.pid,
+            record.host,
+            age(silent_ms)
+        ));
+    if is_foreign {
+        evidence = evidence.fact("that is another host: a lock may not reach from there to here");
+    }
+    Outcome::warn(format!("pid {} did not stop in order, and no process runs now", record.pid))
+        .evidence(evidence)
+        .effect("nothing is lost: the next start replays the log and sweeps what was left behind")
+        .remedy(
+            Remedy::text("first make sure that it does not run on its host; its log says why it ended")
+                .change(context.command("serve", &[])),
+        )
 }
 
 #[cfg(test)]

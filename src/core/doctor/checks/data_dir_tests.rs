@@ -71,3 +71,26 @@ fn a_held_lock_is_told_with_its_holder_and_nothing_changes() {
     drop(lock);
     assert!(look(&DataDirLocked, &context(root.path())).effect.is_none());
 }
+
+#[test]
+fn a_record_without_a_process_is_stale_and_a_live_or_clean_one_is_not() {
+    use crate::core::base::ids::InstanceId;
+    use crate::core::doctor::test_support::{listing, world};
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::with_default_tmp(root.path());
+    assert_eq!(look(&RunRecordStale, &context(root.path())).status, Status::Ok, "nothing ever ran");
+    let record = RunRecord::starting(InstanceId([3; 16]), 1_749_999_990_000);
+    record.store(&layout, world().disk.as_ref()).unwrap();
+    let before = listing(root.path());
+    let outcome = look(&RunRecordStale, &context(root.path()));
+    assert_eq!(outcome.status, Status::Warn);
+    assert_eq!(outcome.evidence.values()["pid"], std::process::id());
+    assert!(outcome.evidence.line().contains("last sign of life 10 s ago"), "{outcome:?}");
+    assert_eq!(listing(root.path()), before);
+
+    let lock = DataDirLock::try_acquire(&layout, 1).unwrap();
+    assert_eq!(look(&RunRecordStale, &context(root.path())).status, Status::Ok, "it runs");
+    drop(lock);
+    record.stopped(1_749_999_995_000).store(&layout, world().disk.as_ref()).unwrap();
+    assert_eq!(look(&RunRecordStale, &context(root.path())).status, Status::Ok, "it stopped in order");
+}

@@ -5,22 +5,54 @@ use crate::core::doctor::context::Context;
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 use crate::core::doctor::live::{ControlStatus, PeerStatus};
 
+fn about(code: Code, title: &'static str) -> About {
+    About {
+        code,
+        category: Category::Node,
+        title,
+        reach: Reach::Live,
+        severity: Severity::Fail,
+        fatal: false,
+        needs: &[],
+        limit: QUICK_LIMIT,
+    }
+}
+
+/// Whether the running node still writes to its index.
+#[derive(Debug)]
+pub struct IndexWriteStopped;
+
+impl Check for IndexWriteStopped {
+    fn about(&self) -> About {
+        about(Code::IndexWriteStopped, "the running node writes to its index")
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let Some(store) = &context.live()?.store else { return Ok(Outcome::skip("the store is not open")) };
+        let Some(reason) = &store.write_stopped else {
+            return Ok(Outcome::ok("the index takes writes")
+                .evidence(Evidence::new().value("head_seq", store.head_seq).value("artifacts", store.artifacts)));
+        };
+        Ok(Outcome::fail("the running node has stopped writing to its index")
+            .evidence(Evidence::new().value("reason", reason.clone()).value("head_seq", store.head_seq).fact(reason))
+            .effect("reads go on; uploads, deletes and catching up fail, and what is written elsewhere is missing here")
+            .remedy(
+                Remedy::text(
+                    "mend the disk that the reason names, then restart the node: only opening the index anew shows what \
+                     reached the disk",
+                )
+                .look("dmesg --level=err,warn | tail -n 50"),
+            ))
+    }
+}
+
 /// Whether the node takes traffic.
 #[derive(Debug)]
 pub struct NotReady;
 
 impl Check for NotReady {
     fn about(&self) -> About {
-        About {
-            code: Code::NotReady,
-            category: Category::Node,
-            title: "the running node takes traffic",
-            reach: Reach::Live,
-            severity: Severity::Fail,
-            fatal: false,
-            needs: &[],
-            limit: QUICK_LIMIT,
-        }
+        about(Code::NotReady, "the running node takes traffic")
     }
 
     fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {

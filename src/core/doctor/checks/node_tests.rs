@@ -65,3 +65,18 @@ fn draining_is_a_warning() {
     let readiness = ReadinessStatus { state: "draining".to_owned(), ..ReadinessStatus::default() };
     assert_eq!(looked(ControlStatus { readiness, ..ControlStatus::default() }).status, Status::Warn);
 }
+
+#[test]
+fn a_store_that_stopped_writing_is_told_with_its_reason() {
+    let looked = |store: Option<StoreStatus>| {
+        let root = tempfile::tempdir().unwrap();
+        let mut context = context(root.path());
+        context.vantage = Vantage::Live(Box::new(ControlStatus { store, ..ControlStatus::default() }));
+        look(&IndexWriteStopped, &context)
+    };
+    assert_eq!(looked(None).status, Status::Skip);
+    assert_eq!(looked(Some(StoreStatus::default())).status, Status::Ok);
+    let reason = "failed to sync the log: Input/output error".to_owned();
+    let outcome = looked(Some(StoreStatus { write_stopped: Some(reason.clone()), ..StoreStatus::default() }));
+    assert_eq!((outcome.status, outcome.evidence.line()), (Status::Fail, reason));
+}

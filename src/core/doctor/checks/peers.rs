@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_CONNECT_TIMEOUT;
 use crate::core::config::Config;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
@@ -38,6 +39,8 @@ pub struct Probes {
     pub peers: Vec<Probe>,
     /// Addresses that turned out to be this node.
     pub own: u64,
+    /// Whether this node's own URL is among those that the sources name; it is not asked.
+    pub names_itself: bool,
     /// The DNS name could not be resolved: name and error.
     pub dns_error: Option<(String, String)>,
 }
@@ -47,6 +50,8 @@ pub struct Probes {
 pub struct Probe {
     /// Its base URL.
     pub url: String,
+    /// When it was asked by this machine's clock, Unix milliseconds.
+    pub asked_at_ms: u64,
     /// How long the exchange took.
     pub ms: u64,
     /// What it said, or where it went wrong.
@@ -61,6 +66,32 @@ pub struct PeerAnswer {
     pub node_url: String,
     /// Its tenant.
     pub tenant_id: String,
+    /// What only kura says; absent from nodes of the seed era.
+    pub kura: Option<KuraAnswer>,
+}
+
+/// What a kura node adds to its status.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct KuraAnswer {
+    /// The name of its data, once the store is open.
+    pub store_id: Option<String>,
+    /// This run of its process.
+    pub instance_id: String,
+    /// Versions of the protocol it understands.
+    pub protocol: ProtocolAnswer,
+    /// Its clock, Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// The versions a node understands, both included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub struct ProtocolAnswer {
+    /// Oldest.
+    pub min: u32,
+    /// Newest.
+    pub max: u32,
 }
 
 /// Where an exchange with a peer went wrong.
@@ -91,28 +122,29 @@ pub struct PeerUnreachable;
 
 impl Check for PeerUnreachable {
     fn about(&self) -> About {
-        About {
-            code: Code::PeerUnreachable,
-            category: Category::Peers,
-            title: "the peers answer",
-            reach: Reach::Network,
-            severity: Severity::Fail,
-            fatal: false,
-            needs: &[Code::ConfigInvalid],
-            limit: CHECK_LIMIT,
-        }
+        about(Code::PeerUnreachable, "the peers answer", Severity::Fail)
     }
 
     fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
-        let config = context.config()?;
-        if config.peers.is_empty() && config.discovery_dns_name.is_none() {
-            return Ok(Outcome::skip("no peers are configured"));
-        }
-        let Some(transport) = &context.world.transport else {
-            return Ok(Outcome::skip("there is no way to peers"));
-        };
-        Ok(judged(context.peers.get_or_init(|| context.world.runtime.block_on(ask_all(config, transport)))))
+        Ok(probes(context)?.map_or_else(Outcome::skip, judged))
     }
+}
+
+/// What is fixed about the checks that ask peers.
+pub(super) fn about(code: Code, title: &'static str, severity: Severity) -> About {
+    let (category, reach, limit) = (Category::Peers, Reach::Network, CHECK_LIMIT);
+    About { code, category, title, reach, severity, fatal: false, needs: &[Code::ConfigInvalid], limit }
+}
+
+/// The answers of all peers, asked for once; or why nobody is asked.
+pub(super) fn probes(context: &Context) -> Result<Result<&Probes, &'static str>, CheckError> {
+    let config = context.config()?;
+    if config.peers.is_empty() && config.discovery_dns_name.is_none() {
+        return Ok(Err("no peers are configured"));
+    }
+    let Some(transport) = &context.world.transport else { return Ok(Err("there is no way to peers")) };
+    let (runtime, clock) = (&context.world.runtime, context.world.clock.as_ref());
+    Ok(Ok(context.peers.get_or_init(|| runtime.block_on(ask_all(config, transport, clock)))))
 }
 
 fn judged(probes: &Probes) -> Outcome {
@@ -169,17 +201,18 @@ fn remedy(probes: &Probes) -> Remedy {
     }
 }
 
-async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>) -> Probes {
+async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>, clock: &dyn Clock) -> Probes {
     let (discovered, dns_error) = discover(config).await;
     let own = base_url(&config.node_url);
     let configured = config.peers.iter().map(|url| base_url(url));
-    let urls: BTreeSet<String> = configured.chain(discovered).filter(|url| *url != own).take(PEERS_MAX).collect();
-    let asked = futures_util::stream::iter(urls).map(|url| probe(transport, url));
+    let mut urls: BTreeSet<String> = configured.chain(discovered).take(PEERS_MAX).collect();
+    let names_itself = urls.remove(&own);
+    let asked = futures_util::stream::iter(urls).map(|url| probe(transport, clock, url));
     let mut peers: Vec<Probe> = asked.buffer_unordered(PEERS_AT_ONCE).collect().await;
     let before = peers.len();
     peers.retain(|probe| !probe.answer.as_ref().is_ok_and(|answer| base_url(&answer.node_url) == own));
     peers.sort_by(|one, two| one.url.cmp(&two.url));
-    Probes { own: (before - peers.len()) as u64, peers, dns_error }
+    Probes { own: (before - peers.len()) as u64, names_itself, peers, dns_error }
 }
 
 fn base_url(url: &str) -> String {
@@ -206,15 +239,15 @@ async fn discover(config: &Config) -> (Vec<String>, Option<(String, String)>) {
     }
 }
 
-async fn probe(transport: &Arc<dyn PeerTransport>, url: String) -> Probe {
-    let started = Instant::now();
+async fn probe(transport: &Arc<dyn PeerTransport>, clock: &dyn Clock, url: String) -> Probe {
+    let (asked_at_ms, started) = (clock.now_ms(), Instant::now());
     let limit = PEER_CONNECT_TIMEOUT + STATUS_TIMEOUT;
     let answer = match tokio::time::timeout(limit, ask(transport, &url)).await {
         Ok(answer) => answer,
         Err(_) => Err(Trouble { phase: "response", message: format!("no answer within {} s", limit.as_secs()) }),
     };
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Probe { url, ms, answer }
+    Probe { url, asked_at_ms, ms, answer }
 }
 
 async fn ask(transport: &Arc<dyn PeerTransport>, url: &str) -> Result<PeerAnswer, Trouble> {

@@ -1,10 +1,10 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
-use super::{bodies, bootstrap, config, data_dir, index, node, peers, staging, volume};
+use super::{bodies, bootstrap, config, data_dir, index, mesh, node, peers, staging, volume};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 17] = [
+pub static ALL: [&dyn Check; 26] = [
     &config::ConfigInvalid,
     &volume::DataDirMissing,
     &volume::DataDirReadOnly,
@@ -13,14 +13,23 @@ pub static ALL: [&dyn Check; 17] = [
     &volume::InodesLow,
     &data_dir::DataDirOwner,
     &data_dir::DataDirLocked,
+    &data_dir::RunRecordStale,
     &index::IndexFormat,
     &index::IndexUnreadable,
     &staging::StagingOtherDevice,
     &staging::StagingOrphans,
+    &staging::StagingOverBudget,
     &bodies::BodyMissing,
+    &bodies::BodyUnreferenced,
     &bodies::BodyCorrupt,
     &bootstrap::BootstrapIncomplete,
+    &mesh::PeersNone,
+    &mesh::PeersOnlySelf,
     &peers::PeerUnreachable,
+    &mesh::PeerVersion,
+    &mesh::NodeIdDuplicate,
+    &mesh::ClockSkew,
+    &node::IndexWriteStopped,
     &node::NotReady,
 ];
 

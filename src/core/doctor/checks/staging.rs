@@ -89,6 +89,7 @@ struct AreaTotals {
     orphans: u64,
     orphan_bytes: u64,
     owned: u64,
+    owned_bytes: u64,
     oldest_ms: u64,
     newest_ms: u64,
 }
@@ -140,6 +141,7 @@ impl AreaTotals {
     fn add(&mut self, entry: &StagedEntry) {
         if entry.is_owned {
             self.owned += 1;
+            self.owned_bytes += entry.bytes;
             return;
         }
         self.oldest_ms = if self.orphans == 0 { entry.modified_ms } else { self.oldest_ms.min(entry.modified_ms) };
@@ -185,6 +187,51 @@ impl Check for StagingOrphans {
             .effect("the space is lost until the next start, which frees it, or until it is reclaimed")
             .remedy(
                 Remedy::text(format!("frees about {}", ByteSize(bytes)))
+                    .change(context.command("reclaim-staging", &["--yes"])),
+            ))
+    }
+}
+
+/// Whether more is staged than the budget allows.
+#[derive(Debug)]
+pub struct StagingOverBudget;
+
+impl Check for StagingOverBudget {
+    fn about(&self) -> About {
+        About {
+            code: Code::StagingOverBudget,
+            category: Category::Staging,
+            title: "staged bytes stay within their budget",
+            reach: Reach::Offline,
+            severity: Severity::Fail,
+            fatal: false,
+            needs: &[Code::ConfigInvalid, Code::DataDirMissing],
+            limit: QUICK_LIMIT,
+        }
+    }
+
+    fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let budget = context.config()?.tmp_dir_max_bytes;
+        let staged = staged(context, pulse)?;
+        let orphans: u64 = staged.areas.values().map(|area| area.orphan_bytes).sum();
+        let owned: u64 = staged.areas.values().map(|area| area.owned_bytes).sum();
+        let total = orphans.saturating_add(owned);
+        let line = format!("{} of {} staged", ByteSize(total), ByteSize(budget));
+        let evidence = Evidence::new()
+            .value("staged_bytes", total)
+            .value("abandoned_bytes", orphans)
+            .value("owned_bytes", owned)
+            .value("budget_bytes", budget)
+            .fact(line.clone());
+        // The ledger lets one body that is larger than itself go alone: without orphans more than the budget is right.
+        if total <= budget || orphans == 0 {
+            return Ok(Outcome::ok(line).evidence(evidence));
+        }
+        Ok(Outcome::fail("more is staged than the budget allows")
+            .evidence(evidence.fact(format!("{} of it belong to nobody", ByteSize(orphans))))
+            .effect("the volume holds more unfinished bytes than was planned for; artifacts have to make room for them")
+            .remedy(
+                Remedy::text(format!("frees about {}; or raise --tmp-dir-max-bytes", ByteSize(orphans)))
                     .change(context.command("reclaim-staging", &["--yes"])),
             ))
     }

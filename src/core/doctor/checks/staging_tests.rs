@@ -77,3 +77,27 @@ fn ages_are_told_in_the_largest_whole_unit() {
     let ages = [5_000, 150_000, 3 * 3_600_000, 9 * 86_400_000].map(age);
     assert_eq!(ages, ["5 s", "2 min", "3 h", "9 d"]);
 }
+
+#[test]
+fn more_than_the_budget_fails_only_if_some_of_it_belongs_to_nobody() {
+    use crate::core::base::ids::InstanceId;
+    use rustix::fs::{FlockOperation, flock};
+    let root = tempfile::tempdir().unwrap();
+    let looked = |budget: u64| {
+        let config = crate::core::config::Config { tmp_dir_max_bytes: budget, ..config(root.path()) };
+        look(&StagingOverBudget, &context_with(config, crate::core::doctor::context::Mode::Auto, world()))
+    };
+    assert_eq!(looked(0).status, Status::Ok, "nothing is staged");
+    let left = staged_file(root.path(), "uploads", "left", 64 << 10);
+    assert_eq!(looked(64 << 10).status, Status::Ok);
+    let outcome = looked(32 << 10);
+    assert_eq!(outcome.status, Status::Fail);
+    assert_eq!(outcome.evidence.values()["abandoned_bytes"], 64 << 10);
+    assert!(outcome.remedy.unwrap().commands[0].contains("reclaim-staging"));
+
+    let layout = Layout::with_default_tmp(root.path());
+    let _lock = DataDirLock::try_acquire(&layout, 1).unwrap();
+    RunRecord::starting(InstanceId([4; 16]), 1).store(&layout, world().disk.as_ref()).unwrap();
+    flock(&left, FlockOperation::NonBlockingLockExclusive).unwrap();
+    assert_eq!(looked(32 << 10).status, Status::Ok, "one body larger than the ledger goes alone");
+}
