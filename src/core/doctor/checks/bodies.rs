@@ -141,9 +141,9 @@ fn unreferenced(report: &IntegrityReport, paths: &[PathBuf], total: u64) -> Outc
     let noun = if total == 1 { "1 body file has" } else { &format!("{total} body files have") };
     Outcome::warn(format!("{noun} no manifest"))
         .evidence(evidence)
-        .effect("the space is lost until a start after an unclean stop, which sweeps such files")
+        .effect("they take space and are never served; no start removes them, since kura did not leave them so")
         .remedy(Remedy::text(
-            "nothing by hand: kura serve sweeps them when it starts after an unclean stop; if they stay, report it",
+            "find out who put them there (a copied or restored folder); with the node stopped, move what is named aside",
         ))
 }
 
