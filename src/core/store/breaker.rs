@@ -1,13 +1,16 @@
 //! The breaker of withdrawals: when too many bodies turn out bad at once, the cause is the volume and not the bodies.
 //!
-//! How it works: withdrawals are counted in windows of a minute. One more than the bound opens the breaker for
+//! How it works: bodies are counted in windows of a minute, each once however many readers find it bad. One more than the bound opens the breaker for
 //! [`OPEN_FOR`]: bad bodies are then reported as misses, and nothing is deleted.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::core::base::ids::BodyNo;
+
 /// Most withdrawals in one window: bad sectors hit a few bodies, a lost mount hits all.
-pub const WITHDRAWALS_PER_MINUTE_MAX: u32 = 60;
+pub const WITHDRAWALS_PER_MINUTE_MAX: usize = 60;
 
 /// The window.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -18,7 +21,7 @@ const OPEN_FOR: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 struct State {
     window_started: Duration,
-    in_window: u32,
+    in_window: HashSet<BodyNo>,
     open_until: Option<Duration>,
     first_reason: Option<String>,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Breaker(Mutex<State>);
 
 impl Breaker {
     /// Asks for one withdrawal at a monotonic time; false = leave the artifact alone.
-    pub(crate) fn allow(&self, now: Duration, reason: &str) -> bool {
+    pub(crate) fn allow(&self, now: Duration, body_no: BodyNo, reason: &str) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.open_until.is_some_and(|until| now < until) {
             return false;
@@ -38,12 +41,13 @@ impl Breaker {
             *state = State { window_started: now, ..State::default() };
         }
         state.first_reason.get_or_insert_with(|| reason.to_owned());
-        state.in_window += 1;
-        if state.in_window <= WITHDRAWALS_PER_MINUTE_MAX {
+        state.in_window.insert(body_no);
+        let per_minute = state.in_window.len();
+        if per_minute <= WITHDRAWALS_PER_MINUTE_MAX {
             return true;
         }
         state.open_until = Some(now + OPEN_FOR);
-        tracing::error!(first = state.first_reason, per_minute = state.in_window, "withdraw_breaker_opened");
+        tracing::error!(first = state.first_reason, per_minute, "withdraw_breaker_opened");
         false
     }
 
@@ -62,17 +66,23 @@ mod tests {
     fn it_opens_above_the_bound_and_closes_again() {
         let breaker = Breaker::default();
         let at = Duration::from_secs;
-        assert!((0..WITHDRAWALS_PER_MINUTE_MAX).all(|_| breaker.allow(at(1), "short")));
-        assert!(!breaker.allow(at(1), "missing"));
+        assert!((0..WITHDRAWALS_PER_MINUTE_MAX as u64).all(|n| breaker.allow(at(1), BodyNo(n), "short")));
+        assert!(!breaker.allow(at(1), BodyNo(1000), "missing"));
         assert_eq!(breaker.open_reason(at(2)).as_deref(), Some("short"));
-        assert!(!breaker.allow(at(600), "missing"));
-        assert!(breaker.allow(at(601), "missing"));
+        assert!(!breaker.allow(at(600), BodyNo(1001), "missing"));
+        assert!(breaker.allow(at(601), BodyNo(1002), "missing"));
         assert_eq!(breaker.open_reason(at(601)), None);
     }
 
     #[test]
     fn a_slow_trickle_never_opens_it() {
         let breaker = Breaker::default();
-        assert!((0..1000).all(|n| breaker.allow(Duration::from_secs(2 * n), "short")));
+        assert!((0..1000).all(|n| breaker.allow(Duration::from_secs(2 * n), BodyNo(n), "short")));
+    }
+
+    #[test]
+    fn one_bad_body_that_many_read_at_once_does_not_open_it() {
+        let breaker = Breaker::default();
+        assert!((0..1000).all(|_| breaker.allow(Duration::from_secs(1), BodyNo(7), "short")));
     }
 }

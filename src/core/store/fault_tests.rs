@@ -258,7 +258,7 @@ fn without_its_marker_no_missing_body_is_believed() {
 fn too_many_bad_bodies_at_once_open_the_breaker() {
     let bench = Bench::new();
     let store = bench.open();
-    let count = breaker::WITHDRAWALS_PER_MINUTE_MAX as usize + 5;
+    let count = breaker::WITHDRAWALS_PER_MINUTE_MAX + 5;
     let records: Vec<_> =
         (0..count).map(|n| applied(&store, file_put(&bench, "ios", &format!("k{n}"), &[n as u8; 100]))).collect();
     for file in body_files(&bench) {

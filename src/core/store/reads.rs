@@ -137,7 +137,7 @@ impl Core {
         if !self.manifest(&id).is_ok_and(|now| now.is_some_and(|now| number_of(&now) == Some(body_no))) {
             return;
         }
-        if !self.breaker.allow(self.options.clock.monotonic(), reason) {
+        if !self.breaker.allow(self.options.clock.monotonic(), body_no, reason) {
             return self.count_refusal();
         }
         let operation = Operation::Withdraw { id, body_no, reason: reason.to_owned() };
