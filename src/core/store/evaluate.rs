@@ -179,8 +179,11 @@ impl<'a> Evaluation<'a> {
         if existing.digest != offered.digest {
             return Ok(CommitOutcome::BodyNeeded.into());
         }
+        // What describes the bytes was checked here; a peer's word of it was not.
         let adopted = Record {
             body: existing.body,
+            size: existing.size,
+            sha256: existing.sha256,
             stored_size: existing.stored_size,
             encoding: existing.encoding,
             received_at_ms: self.now_ms,
