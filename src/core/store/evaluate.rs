@@ -394,13 +394,7 @@ impl<'a> Evaluation<'a> {
         if let Some(known) = self.manifests.get(id) {
             return Ok(known.clone());
         }
-        match self.core.manifest(id) {
-            Err(StoreError::CorruptRow { table, reason }) => {
-                tracing::error!(%id, table, %reason, "store_row_corrupt");
-                Ok(None)
-            }
-            other => other,
-        }
+        self.core.readable_manifest(id)
     }
 
     fn tombstone(&self, namespace: &str) -> Result<Option<u64>, StoreError> {

@@ -52,3 +52,6 @@ mod model_tests;
 
 #[cfg(test)]
 mod wanted_tests;
+
+#[cfg(test)]
+mod corrupt_tests;

@@ -261,7 +261,7 @@ fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<(), StoreError
     Ok(())
 }
 
-/// Whether a manifest names this body, or the sweeper will remove it.
+/// Whether a manifest names this body, or the sweeper will remove it. A manifest that does not decode may name it.
 pub(crate) fn is_owned(core: &Core, body_no: BodyNo) -> Result<bool, StoreError> {
     let key = number_key(body_no.0);
     if core.index.get(Table::Garbage, &key)?.is_some() {
@@ -269,5 +269,9 @@ pub(crate) fn is_owned(core: &Core, body_no: BodyNo) -> Result<bool, StoreError>
     }
     let owner = core.index.get(Table::BodyOwner, &key)?.and_then(|id| ArtifactId::from_slice(&id));
     let Some(owner) = owner else { return Ok(false) };
-    Ok(core.manifest(&owner)?.is_some_and(|record| super::evaluate::number_of(&record) == Some(body_no)))
+    match core.manifest(&owner) {
+        Ok(manifest) => Ok(manifest.is_some_and(|record| super::evaluate::number_of(&record) == Some(body_no))),
+        Err(StoreError::CorruptRow { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }

@@ -57,7 +57,7 @@ impl std::fmt::Display for BadBody {
 impl Core {
     /// The artifact if it is present, not tombstoned and not expired.
     pub(crate) fn lookup(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
-        let Some(record) = self.manifest(id)? else { return Ok(None) };
+        let Some(record) = self.readable_manifest(id)? else { return Ok(None) };
         let gone = is_deleted(&record, self.tombstone(&record.name.namespace)?)
             || is_expired(&record, self.options.clock.now_ms());
         Ok((!gone).then_some(record))
@@ -65,7 +65,7 @@ impl Core {
 
     /// Whether a peer's row is worth fetching.
     pub(crate) fn wants(&self, offered: &Record) -> Result<Wants, StoreError> {
-        let existing = self.manifest(&self.id_of(offered))?.map(|record| (record.version(), record.digest));
+        let existing = self.readable_manifest(&self.id_of(offered))?.map(|record| (record.version(), record.digest));
         let tombstone = self.tombstone(&offered.name.namespace)?;
         Ok(version::offered(offered.version(), existing, tombstone, self.options.clock.now_ms()))
     }

@@ -166,6 +166,18 @@ impl Core {
         bytes.map(|bytes| Record::from_bytes(&bytes).map_err(|error| corrupt("manifests", error))).transpose()
     }
 
+    /// The manifest; one that does not decode is reported and as good as absent: a miss that the next put or a peer's
+    /// copy heals.
+    pub(crate) fn readable_manifest(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
+        match self.manifest(id) {
+            Err(StoreError::CorruptRow { table, reason }) => {
+                tracing::error!(%id, table, %reason, "store_row_corrupt");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
     /// The version up to which a namespace is deleted.
     pub(crate) fn tombstone(&self, namespace: &str) -> Result<Option<u64>, StoreError> {
         let bytes = self.index.get(Table::Tombstones, namespace.as_bytes())?;

@@ -30,7 +30,7 @@ pub struct ManifestPageRequest {
 pub struct ManifestPage {
     /// The rows, ascending by id.
     pub records: Vec<Record>,
-    /// The last id of the page if at least one further row exists.
+    /// Where the next page starts if at least one further row may exist: the last id looked at.
     pub next_after: Option<ArtifactId>,
 }
 
@@ -119,16 +119,30 @@ const SCANNED_ROWS_MAX: usize = 1 << 20;
 impl Core {
     /// A page of live manifests in id order.
     pub(crate) fn manifest_page(&self, request: &ManifestPageRequest) -> Result<ManifestPage, StoreError> {
+        self.manifest_page_within(request, SCANNED_ROWS_MAX)
+    }
+
+    /// As above; a page that found something ends behind `scanned_max` rows, and the next one goes on from there.
+    pub(crate) fn manifest_page_within(
+        &self,
+        request: &ManifestPageRequest,
+        scanned_max: usize,
+    ) -> Result<ManifestPage, StoreError> {
         let view = self.index.view();
         let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
         let mut records: Vec<Record> = Vec::new();
-        let mut last = None;
-        for row in view.rows(Table::Manifests, &first_key(request), None)?.take(SCANNED_ROWS_MAX) {
+        let (mut last, mut looked_at) = (None, None);
+        for (scanned, row) in view.rows(Table::Manifests, &first_key(request), None)?.enumerate() {
             let (key, value) = row?;
+            // An empty page that goes on would look like a listing that does not advance.
+            if scanned >= scanned_max && !records.is_empty() {
+                return Ok(ManifestPage { records, next_after: looked_at });
+            }
             let id = ArtifactId::from_slice(&key).ok_or_else(|| corrupt("manifests", "a key is no id"))?;
             if !id.to_string().starts_with(&request.prefix) {
                 break;
             }
+            looked_at = Some(id);
             let Some(record) = filter.live(&id, &value, request.producers)? else { continue };
             if records.len() >= request.rows_max {
                 return Ok(ManifestPage { records, next_after: last });
@@ -228,7 +242,12 @@ impl Core {
         inline_up_to: u64,
     ) -> Result<Option<(FeedRow, u64)>, StoreError> {
         let log_bytes = log_row.len() as u64;
-        match LogRow::decode(log_row).map_err(|reason| corrupt("log", reason))? {
+        let row = LogRow::decode(log_row).unwrap_or_else(|reason| {
+            // One bad row must not keep every peer from all rows behind it.
+            tracing::error!(%seq, table = "log", %reason, "store_row_corrupt");
+            LogRow::Other(0)
+        });
+        match row {
             LogRow::NamespaceDelete { namespace, version_ms } => {
                 Ok(Some((FeedRow::NamespaceDelete(Tombstone { namespace, version_ms, seq }), log_bytes)))
             }

@@ -1,0 +1,90 @@
+//! Rows that do not decode and peers that lie: one bad item never stops the rest, and nothing unverified is believed.
+
+use std::ops::ControlFlow;
+
+use super::committer::{CommitOutcome, Operation};
+use super::fault_tests::file_put;
+use super::index::Index;
+use super::integrity::{HashBodies, VerifyRequest, verify};
+use super::keys::{Table, number_key};
+use super::store_tests::{Bench, applied, body, id, local, outcome, replicated};
+use super::walk::{FeedRequest, ManifestPageRequest};
+use super::*;
+use crate::core::base::ids::Seq;
+use crate::core::store::record::Record;
+
+fn spoil(index: &Index, table: Table, key: &[u8]) {
+    let mut batch = index.batch();
+    batch.put(table, key, b"no row");
+    index.write(batch, true).unwrap();
+}
+
+#[test]
+fn a_manifest_that_does_not_decode_stops_no_open_no_verification_and_no_refetch() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let record = applied(&store, file_put(&bench, "ios", "bad", &[1; 3000]));
+    applied(&store, file_put(&bench, "ios", "good", &[2; 3000]));
+    spoil(&store.core().index, Table::Manifests, id("ios", "bad").as_bytes());
+    assert_eq!(store.lookup(&id("ios", "bad")).unwrap(), None, "a miss");
+    assert_eq!(store.wants(&record).unwrap(), Wants::Fetch);
+    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let report = verify(&store, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.artifacts, report.corrupt_rows, report.unreferenced_total), (1, 1, 0));
+    drop(store);
+    let (store, report) = Store::open(bench.options()).unwrap();
+    assert_eq!((report.unclean, report.orphan_bodies_removed), (true, 0), "in doubt nothing is removed");
+    assert_eq!(body(&store, "ios", "good").unwrap(), [2; 3000]);
+    applied(&store, file_put(&bench, "ios", "bad", &[3; 3000]));
+    assert_eq!(body(&store, "ios", "bad").unwrap(), [3; 3000]);
+}
+
+#[test]
+fn a_log_row_that_does_not_decode_hides_none_behind_it() {
+    let bench = Bench::new();
+    let store = bench.open();
+    for key in ["a", "b", "c"] {
+        applied(&store, local("ios", key, b"x"));
+    }
+    spoil(&store.core().index, Table::Log, &number_key(2));
+    let request = FeedRequest { after: Seq(0), up_to: None, rows_max: 10, bytes_max: 1 << 20, inline_up_to: 0 };
+    let page = store.feed_page(&request).unwrap();
+    assert_eq!((page.rows.len(), page.next), (2, Seq(3)));
+}
+
+#[test]
+fn a_listing_that_skips_many_rows_says_where_it_goes_on() {
+    let bench = Bench::new();
+    let store = bench.open();
+    for n in 0..50 {
+        applied(&store, local("ios", &format!("k{n}"), b"x"));
+    }
+    let listed = |producers| {
+        let (mut total, mut pages, mut after) = (0, 0, None);
+        loop {
+            let request = ManifestPageRequest { after, prefix: String::new(), rows_max: 100, producers };
+            let page = store.core().manifest_page_within(&request, 10).unwrap();
+            (total, pages) = (total + page.records.len(), pages + 1);
+            match page.next_after {
+                Some(next) => after = Some(next),
+                None => return (total, pages),
+            }
+        }
+    };
+    assert_eq!(listed(&["xcode"]), (50, 5));
+    assert_eq!(listed(&["gradle"]), (0, 1));
+}
+
+#[test]
+fn a_peer_that_lies_about_the_length_cannot_spoil_a_good_body_by_a_newer_version() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let record = applied(&store, replicated("ios", "a", b"same", 100));
+    let lie = Record { version_ms: 150, size: 4000, stored_size: 4000, sha256: None, ..record };
+    let CommitOutcome::Applied(adopted) = outcome(&store, Operation::AdoptVersion(Box::new(lie))) else { panic!() };
+    assert_eq!((adopted.version_ms, adopted.size), (150, 4));
+    let file = applied(&store, file_put(&bench, "ios", "file", &[1; 3000]));
+    let lie = Record { version_ms: file.version_ms + 1, size: 3010, ..file };
+    assert!(matches!(outcome(&store, Operation::AdoptVersion(Box::new(lie))), CommitOutcome::Applied(_)));
+    assert_eq!(body(&store, "ios", "file").unwrap(), [1; 3000]);
+}
