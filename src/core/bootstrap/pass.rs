@@ -22,6 +22,7 @@ use super::source_feed::{FeedMode, FeedSource};
 use super::source_walk::WalkSource;
 use super::wanted::{note_unsettled, retry_wanted_of};
 use crate::core::base::ids::StoreId;
+use crate::core::mesh::reach::RowEnd;
 use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutOrigin};
 use crate::core::store::error::StoreError;
 use crate::core::store::record::Record;
@@ -142,6 +143,15 @@ impl ItemEnd {
 
     fn unsettled(outcome: Outcome, error: String) -> Self {
         Self { error: Some(error), ..Self::new(outcome, 0) }
+    }
+
+    /// What it means for progress; an absence that the holder owns up to is settled.
+    pub(super) fn row_end(&self, version_ms: u64) -> RowEnd {
+        match self.outcome {
+            Outcome::Applied => RowEnd::Applied { version_ms },
+            Outcome::AlreadyPresent | Outcome::Unavailable | Outcome::BeyondCapacity => RowEnd::Settled,
+            Outcome::Failed | Outcome::WaitingForPeer | Outcome::BadCopy => RowEnd::Unsettled,
+        }
     }
 
     /// Whether it has to be noted as wanted.
@@ -323,7 +333,7 @@ fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
 }
 
 fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end: &ItemEnd) {
-    pass.progress.advanced(&pass.peer.url, 1, 0);
+    pass.progress.row_ended(&pass.peer.url, end.row_end(item.record.version_ms));
     if end.skewed {
         let row = format!("{}: version {} is too far ahead of our clock", item.id, item.record.version_ms);
         note_skipped(pass, summary, &[row]);

@@ -1,5 +1,6 @@
 //! Who is told how a pass goes: readiness in `serve`, a line on stderr in `kura bootstrap`, a recording in tests.
 
+use crate::core::mesh::reach::RowEnd;
 use crate::core::mesh::readiness::Readiness;
 
 /// Is told how passes go. Calls come from many tasks and must not block.
@@ -12,6 +13,10 @@ pub trait Progress: Send + Sync + std::fmt::Debug {
     fn total(&self, peer: &str, rows: u64);
     /// Rows were settled, bytes arrived.
     fn advanced(&self, peer: &str, rows: u64, bytes: u64);
+    /// A listed row ended.
+    fn row_ended(&self, peer: &str, _end: RowEnd) {
+        self.advanced(peer, 1, 0);
+    }
     /// The pass ended: `None` clean, or what went wrong.
     fn finished(&self, peer: &str, error: Option<&str>);
 }
@@ -31,6 +36,10 @@ impl Progress for Readiness {
 
     fn advanced(&self, peer: &str, rows: u64, bytes: u64) {
         self.update(|machine, now| machine.advanced(peer, rows, bytes, now));
+    }
+
+    fn row_ended(&self, peer: &str, end: RowEnd) {
+        self.update(|machine, now| machine.row_ended(peer, end, now));
     }
 
     fn finished(&self, peer: &str, error: Option<&str>) {

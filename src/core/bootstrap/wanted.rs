@@ -118,7 +118,10 @@ pub(super) async fn retry_wanted_of(pass: &Pass<'_>) -> Result<PassSummary, Stor
     }
     let mut summary = PassSummary::default();
     let ends = retry_wanted(pass.engine, pass.progress, &peers, &due).await?;
-    for (id, end) in ends {
+    for (id, version_ms, end) in ends {
+        if end.outcome == Outcome::Applied {
+            pass.progress.row_ended(&pass.peer.url, end.row_end(version_ms));
+        }
         *summary.outcomes.entry(end.outcome).or_default() += 1;
         summary.bytes = summary.bytes.saturating_add(end.bytes);
         if let Some(log) = pass.log {
@@ -133,15 +136,16 @@ pub async fn retry_due(engine: &Engine, progress: &dyn Progress) -> Result<usize
     let now_ms = engine.clock.now_ms();
     let peers = engine.usable_peers();
     let ends = retry_wanted(engine, progress, &peers, &move |wanted: &Wanted| wanted.next_try_ms <= now_ms).await?;
-    Ok(ends.iter().filter(|(_, end)| end.outcome == Outcome::Applied).count())
+    Ok(ends.iter().filter(|(_, _, end)| end.outcome == Outcome::Applied).count())
 }
 
+/// Id, wanted version and end of everything that was due.
 async fn retry_wanted(
     engine: &Engine,
     progress: &dyn Progress,
     peers: &[Peer],
     due: &(dyn Fn(&Wanted) -> bool + Send + Sync),
-) -> Result<Vec<(ArtifactId, ItemEnd)>, StoreError> {
+) -> Result<Vec<(ArtifactId, u64, ItemEnd)>, StoreError> {
     let mut ends = Vec::new();
     let mut after = None;
     loop {
@@ -151,8 +155,8 @@ async fn retry_wanted(
         };
         after = Some(last);
         let tried = rows.into_iter().filter(|wanted| due(wanted)).map(|wanted| async move {
-            let id = wanted.id;
-            retry_one(engine, progress, peers, wanted).await.map(|end| (id, end))
+            let (id, version_ms) = (wanted.id, wanted.version.version_ms);
+            retry_one(engine, progress, peers, wanted).await.map(|end| (id, version_ms, end))
         });
         let mut tried = futures_util::stream::iter(tried).buffer_unordered(engine.concurrency.max(1));
         while let Some(end) = tried.next().await {

@@ -10,12 +10,14 @@
 //! mesh), in which case waiting for one another would never end.
 //!
 //! Invariants: readiness is never lost to a peer's flap, only to draining, or while the lock or the store are gone.
-//! A peer is excused only after a bounded time without progress; slow progress is never excused. Nothing here waits.
+//! A peer is excused only after a bounded time without progress; slow progress is never excused. A pass that fails as
+//! the ones before it did is no progress, however busy it is. Nothing here waits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::reach::{Reach, RowEnd};
 use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_EXCUSED_AFTER;
 
@@ -196,6 +198,12 @@ struct PeerState {
     total: Option<u64>,
     bytes: u64,
     last_error: Option<String>,
+    /// How far this pass came, without rows that are left over.
+    reach: Reach,
+    /// How far passes came that brought nothing of what the peer had when this node joined.
+    furthest_in_vain: Reach,
+    /// Whether this pass brought something of that.
+    fruitful: bool,
 }
 
 impl PeerState {
@@ -213,6 +221,41 @@ impl PeerState {
             total: None,
             bytes: 0,
             last_error: None,
+            reach: Reach::default(),
+            furthest_in_vain: Reach::default(),
+            fruitful: false,
+        }
+    }
+
+    fn begin_pass(&mut self, now: Moment) {
+        self.furthest_in_vain =
+            if self.fruitful { Reach::default() } else { self.furthest_in_vain.furthest(self.reach) };
+        (self.reach, self.fruitful) = (Reach::default(), false);
+        self.in_flight = true;
+        self.pass_started = Some(now.monotonic);
+        (self.done, self.bytes, self.total) = (0, 0, None);
+        self.phase = PeerPhase::Tombstones;
+    }
+
+    /// Progress, unless an earlier pass in vain came as far: else a peer that fails in the same way in each pass, and
+    /// answers quickly, would never be excused.
+    fn came_to(&mut self, reach: Reach, now: Moment) {
+        self.reach = reach;
+        if self.furthest_in_vain.furthest(reach) != self.furthest_in_vain {
+            self.last_advance = Some(now);
+        }
+    }
+
+    fn row_ended(&mut self, end: RowEnd, joined_ms: u64, now: Moment) {
+        self.done = self.done.saturating_add(1);
+        if end == RowEnd::Unsettled {
+            return;
+        }
+        self.came_to(Reach { rows: self.reach.rows.saturating_add(1), ..self.reach }, now);
+        // What is written meanwhile comes without end; only what was there before comes to one.
+        if matches!(end, RowEnd::Applied { version_ms } if version_ms <= joined_ms) {
+            self.fruitful = true;
+            self.last_advance = Some(now);
         }
     }
 
@@ -263,6 +306,7 @@ impl PeerState {
 #[derive(Debug, Default)]
 pub struct ReadinessMachine {
     started: Duration,
+    started_ms: u64,
     lock_held: bool,
     store_open: bool,
     draining: bool,
@@ -277,7 +321,7 @@ pub struct ReadinessMachine {
 impl ReadinessMachine {
     /// A node that just started; `sources_configured` says whether a peer list or DNS name is set.
     pub fn new(sources_configured: bool, now: Moment) -> Self {
-        Self { started: now.monotonic, sources_configured, ..Self::default() }
+        Self { started: now.monotonic, started_ms: now.wall_ms, sources_configured, ..Self::default() }
     }
 
     /// Takes over a round of discovery. Peers that are no longer members are forgotten with their progress.
@@ -317,30 +361,38 @@ impl ReadinessMachine {
 
     /// A pass over this peer begins.
     pub fn pass_started(&mut self, url: &str, now: Moment) {
-        self.with_peer(url, |peer| {
-            peer.in_flight = true;
-            peer.pass_started = Some(now.monotonic);
-            (peer.done, peer.bytes, peer.total) = (0, 0, None);
-            peer.phase = PeerPhase::Tombstones;
-        });
+        self.with_peer(url, |peer| peer.begin_pass(now));
     }
 
     /// All tombstones of this peer are applied.
     pub fn tombstones_applied(&mut self, url: &str, now: Moment) {
         self.with_peer(url, |peer| {
-            peer.tombstones_applied = true;
+            if !std::mem::replace(&mut peer.tombstones_applied, true) {
+                peer.last_advance = Some(now);
+            }
             peer.phase = PeerPhase::Transfer;
-            peer.last_advance = Some(now);
         });
     }
 
-    /// Rows were settled or bytes arrived.
+    /// Rows were settled or bytes arrived; neither means that a page did.
     pub fn advanced(&mut self, url: &str, rows: u64, bytes: u64, now: Moment) {
         self.with_peer(url, |peer| {
             peer.done = peer.done.saturating_add(rows);
             peer.bytes = peer.bytes.saturating_add(bytes);
-            peer.last_advance = Some(now);
+            let Reach { pages, rows: rows_before, bytes: bytes_before } = peer.reach;
+            let reach = Reach {
+                pages: pages.saturating_add(u64::from(rows == 0 && bytes == 0)),
+                rows: rows_before.saturating_add(rows),
+                bytes: bytes_before.saturating_add(bytes),
+            };
+            peer.came_to(reach, now);
         });
+    }
+
+    /// A listed row ended.
+    pub fn row_ended(&mut self, url: &str, end: RowEnd, now: Moment) {
+        let joined_ms = self.started_ms;
+        self.with_peer(url, |peer| peer.row_ended(end, joined_ms, now));
     }
 
     /// How many rows this pass has in all, as far as known now.

@@ -134,6 +134,61 @@ fn an_unclean_pass_holds_back_until_the_peer_makes_no_progress_for_long() {
     assert_eq!(snapshot.reasons, ["peer_excused: http://b:7443 (3 artifacts failed)"]);
 }
 
+/// One pass over `b` that settles `settled` rows, leaves one over, and fetches `bytes` in vain.
+fn failing_pass(machine: &mut ReadinessMachine, settled: u64, bytes: u64, seconds: u64) {
+    let url = "http://b:7443";
+    machine.pass_started(url, at(seconds));
+    machine.advanced(url, 0, 0, at(seconds));
+    machine.tombstones_applied(url, at(seconds));
+    for _ in 0..settled {
+        machine.row_ended(url, RowEnd::Settled, at(seconds));
+    }
+    machine.advanced(url, 0, bytes, at(seconds));
+    machine.row_ended(url, RowEnd::Unsettled, at(seconds));
+    machine.pass_finished(url, Some("1 artifacts failed".to_owned()));
+}
+
+#[test]
+fn a_peer_that_fails_alike_in_every_pass_is_excused_however_often_it_is_tried() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    for seconds in (0..120).step_by(5) {
+        failing_pass(&mut machine, 3, 1000, seconds);
+        assert!(!machine.snapshot(at(seconds)).ready, "at {seconds}");
+    }
+    failing_pass(&mut machine, 3, 1000, 120);
+    let snapshot = machine.snapshot(at(120));
+    assert!(snapshot.ready && !snapshot.complete && snapshot.peers[0].excused);
+}
+
+#[test]
+fn a_retry_that_brings_what_was_there_before_is_progress_and_what_is_new_is_not() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    let (old, new) = (at(0).wall_ms, at(1).wall_ms);
+    failing_pass(&mut machine, 3, 1000, 0);
+    failing_pass(&mut machine, 3, 1000, 100);
+    machine.row_ended("http://b:7443", RowEnd::Applied { version_ms: old }, at(101));
+    assert!(!machine.snapshot(at(220)).ready, "one more of the old ones came");
+    failing_pass(&mut machine, 3, 1000, 220);
+    for seconds in [230, 300, 339] {
+        failing_pass(&mut machine, 2, 1000, seconds);
+        machine.row_ended("http://b:7443", RowEnd::Applied { version_ms: new }, at(seconds));
+    }
+    assert!(machine.snapshot(at(341)).ready, "a busy mesh writes for ever");
+}
+
+#[test]
+fn a_retry_that_comes_further_than_the_ones_before_is_progress() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    for (seconds, bytes) in [(0, 1000), (100, 2000), (200, 3000), (300, 4000)] {
+        failing_pass(&mut machine, 3, bytes, seconds);
+        assert!(!machine.snapshot(at(seconds)).ready, "at {seconds}");
+    }
+    assert!(machine.snapshot(at(420)).ready);
+}
+
 #[test]
 fn readiness_survives_a_peers_flap_but_not_the_loss_of_lock_or_store() {
     let mut machine = joining();
