@@ -176,7 +176,8 @@ async fn retry_one(
     let record = wanted_record(&wanted);
     let listed = record.clone();
     let action = decide(engine.store.call(move |store| store.wants(&listed)).await?);
-    if action != Action::Fetch {
+    // What is here under an older version is fetched: a wanted row does not carry all that adopting needs.
+    if matches!(action, Action::Skip | Action::Refuse) {
         engine.store.call(move |store| store.settle_wanted(&[id])).await?;
         return Ok(ItemEnd::present());
     }
@@ -185,7 +186,13 @@ async fn retry_one(
         match fetch_artifact(engine, progress, &holder, &id, &record).await {
             Ok(fetched) => {
                 let end = commit(engine, fetched).await?;
-                engine.store.call(move |store| store.settle_wanted(&[id])).await?;
+                if let Some(error) = end.error.clone().filter(|_| end.disk_full) {
+                    return still_wanted(engine, wanted, Some(FetchError::DiskFull(error)), peers).await;
+                }
+                // A put settles by itself exactly what it settles, which may be less than is wanted by now.
+                if end.outcome != Outcome::Applied {
+                    engine.store.call(move |store| store.settle_wanted(&[id])).await?;
+                }
                 return Ok(end);
             }
             Err(error) => worst = Some(worse(worst, error)),
