@@ -279,3 +279,27 @@ async fn passes_over_many_peers_fetch_one_artifact_once() {
     assert_eq!(seen.lock().unwrap().iter().sum::<u64>(), 2);
     assert_eq!(fetched.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wanted_version_is_not_given_up_because_its_bytes_are_here_under_an_older_one() {
+    let bench = Bench::new(1 << 20);
+    bench.links.attach(PEER, Some(seed_peer(vec![("one", b"a body")], Arc::default())));
+    bench.pass(&NoProgress).await.unwrap();
+    let here = *bench.store().lookup(&id("one")).unwrap().unwrap();
+    let row = crate::core::store::wanted::Wanted {
+        id: id("one"),
+        version: crate::core::base::ids::Version { version_ms: 2000, ..here.version() },
+        size: here.size,
+        name: (here.name.producer, here.name.namespace, here.name.key),
+        holders: vec![PEER.to_owned()],
+        reason: WantedReason::Failed,
+        error: None,
+        attempts: 1,
+        next_try_ms: 0,
+    };
+    assert!(bench.store().note_wanted(&[row]).unwrap());
+    bench.engine.set_usable_peers(vec![Peer { url: PEER.to_owned(), source: PeerSource::Seed }]);
+    crate::core::bootstrap::wanted::retry_due(&bench.engine, &NoProgress).await.unwrap();
+    assert_eq!(bench.store().lookup(&id("one")).unwrap().unwrap().version_ms, 2000);
+    assert_eq!(bench.wanted(), []);
+}
