@@ -285,7 +285,7 @@ async fn a_wanted_version_is_not_given_up_because_its_bytes_are_here_under_an_ol
     let bench = Bench::new(1 << 20);
     bench.links.attach(PEER, Some(seed_peer(vec![("one", b"a body")], Arc::default())));
     bench.pass(&NoProgress).await.unwrap();
-    let here = *bench.store().lookup(&id("one")).unwrap().unwrap();
+    let here = bench.store().lookup(&id("one")).unwrap().unwrap();
     let row = crate::core::store::wanted::Wanted {
         id: id("one"),
         version: crate::core::base::ids::Version { version_ms: 2000, ..here.version() },

@@ -3,8 +3,8 @@
 //! How it works: each connection is its own task. Cancelling `stop` ends accepting and asks each connection to finish
 //! what it is doing; cancelling `abort` drops the rest. TLS and gRPC come in front of, and beside, the router.
 //!
-//! Invariants: connections, streams and windows are bounded; a connection that sends no request head in time is
-//! closed. There is no limit on how long a transfer takes.
+//! Invariants: connections, streams and windows are bounded; a connection that sends no request head in time, or takes
+//! no byte of an answer in time, is closed. There is no limit on how long a transfer takes.
 //!
 //! Failure: an accept error (no descriptor left, say) is logged and tried again after a pause; it never ends the node.
 
@@ -20,6 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::watched_stream::{Patience, WatchedStream};
+use crate::core::base::limits::NO_PROGRESS_TIMEOUT;
 
 /// Open connections on one listener. Bazel alone opens 100; each idle one costs a few KiB and a descriptor.
 const CONNECTIONS_MAX: u64 = 4096;
@@ -101,14 +104,11 @@ async fn serve_connection(stream: TcpStream, app: Router, stop: &CancellationTok
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "nodelay_refused");
     }
-    // The head timeout of the HTTP codec begins with the first byte; until then this one holds.
-    let first_byte = tokio::time::timeout(REQUEST_HEAD_TIMEOUT, stream.readable());
-    tokio::select! {
-        outcome = first_byte => if !matches!(outcome, Ok(Ok(()))) { return },
-        () = stop.cancelled() => return,
-    }
+    // The head timeout of the HTTP codec begins once it knows the protocol; until then the stream's own holds.
+    let patience = Patience { protocol: REQUEST_HEAD_TIMEOUT, write: NO_PROGRESS_TIMEOUT };
+    let stream = TokioIo::new(WatchedStream::new(stream, patience));
     let builder = builder();
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(app));
     let mut connection = std::pin::pin!(connection);
     let mut stopping = false;
     loop {

@@ -19,3 +19,4 @@ pub mod startup_status;
 mod mesh_wiring;
 mod reclaim;
 mod run_state;
+mod watched_stream;
