@@ -135,11 +135,13 @@ async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: Canc
 
 async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
     let mut failures = 0;
+    let mut walked = false;
     loop {
         let result = match &peer.source {
-            PeerSource::Seed => seed_turn(follower, &peer, passes).await,
+            PeerSource::Seed => seed_turn(follower, &peer, passes, walked).await,
             PeerSource::Kura { .. } => kura_turn(follower, &peer, passes, failures).await,
         };
+        walked = result.is_ok();
         let pause = match result {
             Ok(clean) => {
                 failures = if clean { 0 } else { failures + 1 };
@@ -177,8 +179,9 @@ async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry
     Ok(bootstrap_manifests_from_peer(&pass).await?.is_clean())
 }
 
-async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore) -> Result<bool, PassError> {
-    let clean = one_pass(follower, peer, passes, false).await?;
+/// `walked` says that the turn before went to its end, so that there was no reason since to try anything early.
+async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, walked: bool) -> Result<bool, PassError> {
+    let clean = one_pass(follower, peer, passes, walked).await?;
     match push_deletes(&follower.engine, &peer.url).await {
         Ok(0) => {}
         Ok(deletes) => tracing::info!(peer = %peer.url, deletes, "deletes_pushed"),

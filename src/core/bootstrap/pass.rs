@@ -20,7 +20,7 @@ use super::report::{Outcome, RunLog};
 use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
 use super::source_feed::{FeedMode, FeedSource};
 use super::source_walk::WalkSource;
-use super::wanted::{note_unsettled, retry_wanted_of};
+use super::wanted::{left_to_retries, note_unsettled, retry_wanted_of};
 use crate::core::base::ids::StoreId;
 use crate::core::mesh::reach::RowEnd;
 use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutOrigin};
@@ -126,11 +126,13 @@ pub struct ItemEnd {
     pub disk_full: bool,
     /// Whether the row is not usable: its version is too far ahead of our clock.
     pub skewed: bool,
+    /// Whether it is noted as wanted already, and was not tried.
+    pub noted: bool,
 }
 
 impl ItemEnd {
     fn new(outcome: Outcome, bytes: u64) -> Self {
-        Self { outcome, error: None, bytes, disk_full: false, skewed: false }
+        Self { outcome, error: None, bytes, disk_full: false, skewed: false, noted: false }
     }
 
     pub(super) fn present() -> Self {
@@ -156,7 +158,7 @@ impl ItemEnd {
 
     /// Whether it has to be noted as wanted.
     pub fn is_unsettled(&self) -> bool {
-        !matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent)
+        !self.noted && !matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent)
     }
 }
 
@@ -192,6 +194,10 @@ pub async fn bootstrap_manifests_from_peer(pass: &Pass<'_>) -> Result<PassSummar
     }
     engine.metrics.pass(complaint.is_none(), engine.clock.monotonic().saturating_sub(started));
     match &complaint {
+        // A seed-era peer is walked every few seconds; only a walk that says something new is worth a line.
+        None if pass.is_retry && result.as_ref().is_ok_and(|summary| summary.count(Outcome::Applied) == 0) => {
+            tracing::debug!(peer = %url, summary = ?result, "peer_pass_clean");
+        }
         None => tracing::info!(peer = %url, summary = ?result, "peer_pass_clean"),
         Some(error) => tracing::warn!(peer = %url, %error, "peer_pass_unclean"),
     }
@@ -380,7 +386,10 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
             let adopted = engine.store.commit(Operation::AdoptVersion(item.record)).await?;
             Ok(end_of(adopted, 0))
         }
-        Action::Fetch => fetch_and_commit(pass, item).await,
+        Action::Fetch => match left_to_retries(pass, &item).await? {
+            Some(end) => Ok(end),
+            None => fetch_and_commit(pass, item).await,
+        },
     }
 }
 

@@ -131,6 +131,14 @@ impl Bench {
         bootstrap_manifests_from_peer(&pass).await
     }
 
+    /// As `serve` does it every few seconds.
+    async fn walk_again(&self) -> PassSummary {
+        let peer = Peer { url: PEER.to_owned(), source: PeerSource::Seed };
+        let (engine, progress) = (&self.engine, &NoProgress);
+        let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: true };
+        bootstrap_manifests_from_peer(&pass).await.unwrap()
+    }
+
     fn store(&self) -> Arc<Store> {
         self.engine.store.current().unwrap()
     }
@@ -302,4 +310,23 @@ async fn a_wanted_version_is_not_given_up_because_its_bytes_are_here_under_an_ol
     crate::core::bootstrap::wanted::retry_due(&bench.engine, &NoProgress).await.unwrap();
     assert_eq!(bench.store().lookup(&id("one")).unwrap().unwrap().version_ms, 2000);
     assert_eq!(bench.wanted(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn walking_again_leaves_what_is_wanted_to_its_own_pauses() {
+    let bench = Bench::new(1 << 20);
+    let fetched = Arc::new(AtomicUsize::new(0));
+    bench.links.attach(PEER, Some(seed_peer(vec![("one", b"a body")], Arc::clone(&fetched))));
+    bench.break_bodies(vec![("one", LinkFault::CutBodyAfter(2))]);
+    bench.pass(&NoProgress).await.unwrap();
+    let before = bench.store().wanted_page(None, 10).unwrap();
+    for _ in 0..5 {
+        let summary = bench.walk_again().await;
+        assert_eq!(summary.count(Outcome::Failed), 1, "it is not settled, and says so");
+    }
+    assert_eq!(fetched.load(Ordering::SeqCst), 1, "no request in vain");
+    assert_eq!(bench.store().wanted_page(None, 10).unwrap(), before, "and no row written");
+    bench.links.set_rule(None);
+    bench.clock.advance(Duration::from_secs(3));
+    assert_eq!(bench.walk_again().await.count(Outcome::Applied), 1, "due again");
 }

@@ -87,6 +87,22 @@ pub(super) async fn note_unsettled(
     engine.store.call(move |store| store.note_wanted(&rows)).await
 }
 
+/// The end of an item that this pass leaves to the retries: `serve` walks a seed-era peer every few seconds, and must
+/// not ask for the same missing or bad body each time. The first pass over a peer that came back asks at once.
+pub(super) async fn left_to_retries(pass: &Pass<'_>, item: &PlannedItem) -> Result<Option<ItemEnd>, StoreError> {
+    if !pass.is_retry || pass.log.is_some() {
+        return Ok(None);
+    }
+    let id = item.id;
+    let row = pass.engine.store.call(move |store| store.wanted(&id)).await?;
+    let (listed, url, now_ms) = (&item.record, &pass.peer.url, pass.engine.clock.now_ms());
+    let is_known = |row: &Wanted| {
+        let version = (row.version.version_ms, row.version.logical);
+        version >= (listed.version_ms, listed.logical) && row.holders.contains(url) && row.next_try_ms > now_ms
+    };
+    Ok(row.filter(is_known).map(|row| ItemEnd { noted: true, ..ItemEnd::waiting(outcome_of(row.reason)) }))
+}
+
 /// What a wanted row says of its artifact.
 fn wanted_record(wanted: &Wanted) -> Record {
     let (producer, namespace, key) = wanted.name.clone();

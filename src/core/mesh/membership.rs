@@ -297,6 +297,7 @@ pub struct Membership {
     parts: MembershipParts,
     table: Mutex<MemberTable>,
     inbound: Mutex<BTreeMap<StoreId, Duration>>,
+    dns_error: Mutex<Option<String>>,
     published: watch::Sender<Arc<Vec<Member>>>,
 }
 
@@ -304,7 +305,7 @@ impl Membership {
     /// Nobody is known yet.
     pub fn new(parts: MembershipParts) -> Self {
         let (published, _) = watch::channel(Arc::new(Vec::new()));
-        Self { parts, table: Mutex::default(), inbound: Mutex::default(), published }
+        Self { parts, table: Mutex::default(), inbound: Mutex::default(), dns_error: Mutex::default(), published }
     }
 
     /// The members after each round.
@@ -351,14 +352,25 @@ impl Membership {
     pub async fn round(&self) {
         let remembered = self.parts.store.current().and_then(|store| store.remembered_peers().ok()).unwrap_or_default();
         let targets = discover(&self.parts.sources, self.parts.resolver.as_ref(), &remembered).await;
-        if let Some(error) = &targets.dns_error {
-            tracing::warn!(%error, "peer_dns_failed");
-        }
+        self.log_dns(&targets);
         let addresses = self.table.lock().unwrap_or_else(PoisonError::into_inner).addresses(&targets);
         let alone = addresses.is_empty() && targets.dns_answered;
         let replies = self.ask(addresses).await;
         let observed = alone || replies.iter().any(|(_, reply)| reply.is_ok());
         self.publish(replies, observed).await;
+    }
+
+    /// A name that does not resolve is asked for every two seconds; only a change is worth a line.
+    fn log_dns(&self, targets: &Targets) {
+        let before = std::mem::replace(
+            &mut *self.dns_error.lock().unwrap_or_else(PoisonError::into_inner),
+            targets.dns_error.clone(),
+        );
+        match (&before, &targets.dns_error) {
+            (_, Some(error)) if before.as_ref() != Some(error) => tracing::warn!(%error, "peer_dns_failed"),
+            (Some(_), None) => tracing::info!("peer_dns_answers_again"),
+            _ => {}
+        }
     }
 
     async fn ask(&self, addresses: Vec<String>) -> Vec<Reply> {

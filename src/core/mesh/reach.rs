@@ -31,3 +31,43 @@ impl Reach {
         Self { pages: self.pages.max(other.pages), rows: self.rows.max(other.rows), bytes: self.bytes.max(other.bytes) }
     }
 }
+
+/// What of the passes over one peer was progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Passes {
+    /// How far this pass came, without rows that are left over.
+    reach: Reach,
+    /// How far passes came that brought nothing of what the peer had when this node joined.
+    furthest_in_vain: Reach,
+    /// Whether this pass brought something of that.
+    fruitful: bool,
+}
+
+impl Passes {
+    /// A pass begins.
+    pub(super) fn begin(&mut self) {
+        let furthest = self.furthest_in_vain.furthest(self.reach);
+        let furthest_in_vain = if self.fruitful { Reach::default() } else { furthest };
+        *self = Self { furthest_in_vain, ..Self::default() };
+    }
+
+    /// This much more came. Progress, unless an earlier pass in vain came as far: else a peer that fails in the same
+    /// way in each pass, and answers quickly, would never be excused.
+    pub(super) fn came(&mut self, more: Reach) -> bool {
+        self.reach.pages = self.reach.pages.saturating_add(more.pages);
+        self.reach.rows = self.reach.rows.saturating_add(more.rows);
+        self.reach.bytes = self.reach.bytes.saturating_add(more.bytes);
+        self.furthest_in_vain.furthest(self.reach) != self.furthest_in_vain
+    }
+
+    /// A row ended; whether that is progress. What is written meanwhile comes without end; only what was there when
+    /// this node joined comes to one.
+    pub(super) fn row_ended(&mut self, end: RowEnd, joined_ms: u64) -> bool {
+        if end == RowEnd::Unsettled {
+            return false;
+        }
+        let is_old = matches!(end, RowEnd::Applied { version_ms } if version_ms <= joined_ms);
+        self.fruitful |= is_old;
+        self.came(Reach { rows: 1, ..Reach::default() }) || is_old
+    }
+}

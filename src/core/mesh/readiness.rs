@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::reach::{Reach, RowEnd};
+use super::reach::{Passes, Reach, RowEnd};
 use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_EXCUSED_AFTER;
 
@@ -198,12 +198,7 @@ struct PeerState {
     total: Option<u64>,
     bytes: u64,
     last_error: Option<String>,
-    /// How far this pass came, without rows that are left over.
-    reach: Reach,
-    /// How far passes came that brought nothing of what the peer had when this node joined.
-    furthest_in_vain: Reach,
-    /// Whether this pass brought something of that.
-    fruitful: bool,
+    passes: Passes,
 }
 
 impl PeerState {
@@ -221,42 +216,16 @@ impl PeerState {
             total: None,
             bytes: 0,
             last_error: None,
-            reach: Reach::default(),
-            furthest_in_vain: Reach::default(),
-            fruitful: false,
+            passes: Passes::default(),
         }
     }
 
     fn begin_pass(&mut self, now: Moment) {
-        self.furthest_in_vain =
-            if self.fruitful { Reach::default() } else { self.furthest_in_vain.furthest(self.reach) };
-        (self.reach, self.fruitful) = (Reach::default(), false);
+        self.passes.begin();
         self.in_flight = true;
         self.pass_started = Some(now.monotonic);
         (self.done, self.bytes, self.total) = (0, 0, None);
         self.phase = PeerPhase::Tombstones;
-    }
-
-    /// Progress, unless an earlier pass in vain came as far: else a peer that fails in the same way in each pass, and
-    /// answers quickly, would never be excused.
-    fn came_to(&mut self, reach: Reach, now: Moment) {
-        self.reach = reach;
-        if self.furthest_in_vain.furthest(reach) != self.furthest_in_vain {
-            self.last_advance = Some(now);
-        }
-    }
-
-    fn row_ended(&mut self, end: RowEnd, joined_ms: u64, now: Moment) {
-        self.done = self.done.saturating_add(1);
-        if end == RowEnd::Unsettled {
-            return;
-        }
-        self.came_to(Reach { rows: self.reach.rows.saturating_add(1), ..self.reach }, now);
-        // What is written meanwhile comes without end; only what was there before comes to one.
-        if matches!(end, RowEnd::Applied { version_ms } if version_ms <= joined_ms) {
-            self.fruitful = true;
-            self.last_advance = Some(now);
-        }
     }
 
     fn excused(&self, now: Duration) -> bool {
@@ -379,20 +348,22 @@ impl ReadinessMachine {
         self.with_peer(url, |peer| {
             peer.done = peer.done.saturating_add(rows);
             peer.bytes = peer.bytes.saturating_add(bytes);
-            let Reach { pages, rows: rows_before, bytes: bytes_before } = peer.reach;
-            let reach = Reach {
-                pages: pages.saturating_add(u64::from(rows == 0 && bytes == 0)),
-                rows: rows_before.saturating_add(rows),
-                bytes: bytes_before.saturating_add(bytes),
-            };
-            peer.came_to(reach, now);
+            let pages = u64::from(rows == 0 && bytes == 0);
+            if peer.passes.came(Reach { pages, rows, bytes }) {
+                peer.last_advance = Some(now);
+            }
         });
     }
 
     /// A listed row ended.
     pub fn row_ended(&mut self, url: &str, end: RowEnd, now: Moment) {
         let joined_ms = self.started_ms;
-        self.with_peer(url, |peer| peer.row_ended(end, joined_ms, now));
+        self.with_peer(url, |peer| {
+            peer.done = peer.done.saturating_add(1);
+            if peer.passes.row_ended(end, joined_ms) {
+                peer.last_advance = Some(now);
+            }
+        });
     }
 
     /// How many rows this pass has in all, as far as known now.

@@ -296,6 +296,11 @@ impl Store {
         self.core.settle_wanted(ids)
     }
 
+    /// The wanted row of one artifact.
+    pub fn wanted(&self, id: &ArtifactId) -> Result<Option<Wanted>, StoreError> {
+        self.core.wanted(id)
+    }
+
     /// A page of wanted rows in id order.
     pub fn wanted_page(&self, after: Option<ArtifactId>, rows_max: usize) -> Result<Vec<Wanted>, StoreError> {
         self.core.wanted_page(after, rows_max)

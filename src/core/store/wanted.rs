@@ -194,6 +194,12 @@ impl Core {
         Ok(())
     }
 
+    /// The wanted row of one artifact; one that does not decode is none.
+    pub(crate) fn wanted(&self, id: &ArtifactId) -> Result<Option<Wanted>, StoreError> {
+        let row = self.index.get(Table::Wanted, id.as_bytes())?;
+        Ok(row.and_then(|bytes| decode("wanted", &bytes).ok()))
+    }
+
     /// A page of wanted rows in id order; one that does not decode is reported and passed over.
     pub(crate) fn wanted_page(&self, after: Option<ArtifactId>, rows_max: usize) -> Result<Vec<Wanted>, StoreError> {
         let from = after.map(|id| [id.as_bytes().as_slice(), &[0]].concat()).unwrap_or_default();
