@@ -131,10 +131,11 @@ async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Res
             tmp_dir: errors.folders().tmp_dir.clone(),
         },
     };
+    let unread = context.settings.as_ref().map(|resolved| resolved.warnings.clone()).unwrap_or_default();
     let asked = Asked { mode: mode(args), verify: verify(args.verify) };
     let world = world();
     let looked = tokio::task::spawn_blocking(move || {
-        let look = Arc::new(Look::new(settings, asked, world));
+        let look = Arc::new(Look::new(settings, asked, world).with_unread(unread));
         run::run(&look, &selection, &checks::ALL)
     });
     looked.await.map_err(|error| CommandError::new(ExitCode::Unexpected, "the doctor itself failed").caused_by(error))

@@ -4,7 +4,8 @@ use crate::kura::{Ended, Kura, listing};
 
 /// A home with a data dir that a node has made and left.
 fn with_data_dir() -> Kura {
-    let kura = Kura::new();
+    // Another process on this machine may have the default ports.
+    let kura = Kura::new().with("KURA_PORT", "0").with("KURA_INTERNAL_PORT", "0");
     let mut node = kura.start(&["serve", "--data-dir", "data", "--port", "0", "--internal-port", "0"]);
     node.wait_for("store_opened");
     assert_eq!(node.signal("TERM").code(), Some(0));

@@ -72,7 +72,10 @@ fn an_empty_data_dir_is_quiet_unless_a_running_node_is_insisted_on() {
     };
     assert_eq!(looked(&[]).code, 0);
     let online = looked(&["--online"]);
-    assert_eq!((online.code, online.with_status("error")), (4, vec!["INDEX_WRITE_STOPPED", "NOT_READY"]));
+    assert_eq!(
+        (online.code, online.with_status("error")),
+        (4, vec!["UPLOAD_SLOTS", "INDEX_WRITE_STOPPED", "NOT_READY"])
+    );
 }
 
 #[test]
@@ -83,4 +86,22 @@ fn warnings_fail_only_when_asked() {
     let code = |arguments: &[&str]| kura(root.path(), arguments).output().unwrap().status.code();
     assert_eq!(code(&["doctor", "--only", "staging"]), Some(0));
     assert_eq!(code(&["doctor", "--only", "staging", "--fail-on", "warn"]), Some(3));
+}
+
+#[test]
+fn a_variable_that_is_no_setting_and_a_low_limit_of_open_files_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = kura(root.path(), &["doctor", "--only", "CONFIG_UNKNOWN_KEY", "--output", "json"]);
+    let mistyped = Diagnosis::read(&command.env("KURA_PEER", "http://a:7443").output().unwrap());
+    assert_eq!((mistyped.code, mistyped.status("CONFIG_UNKNOWN_KEY")), (0, "warn"), "{}", mistyped.report);
+    assert!(mistyped.check("CONFIG_UNKNOWN_KEY").to_string().contains("did you mean KURA_PEERS"));
+
+    let limited = |files: u32| {
+        let script = format!("ulimit -n {files} && exec \"$0\" doctor --only FD_LIMIT_LOW --output json");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_kura")]).env_clear().env("KURA_DATA_DIR", root.path());
+        Diagnosis::read(&shell.output().unwrap())
+    };
+    assert_eq!((limited(200).code, limited(200).status("FD_LIMIT_LOW")), (3, "fail"));
+    assert_eq!((limited(2000).code, limited(2000).status("FD_LIMIT_LOW")), (0, "warn"));
 }

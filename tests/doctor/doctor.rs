@@ -55,6 +55,8 @@ impl Diagnosis {
 pub fn kura(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kura"));
     command.args(arguments).env_clear().env("KURA_DATA_DIR", data_dir).env("COLUMNS", "80");
+    // Another process on this machine may have the default ports.
+    command.envs([("KURA_PORT", "0"), ("KURA_INTERNAL_PORT", "0")]);
     command
 }
 

@@ -90,7 +90,8 @@ fn a_node_that_was_killed_leaves_a_dead_socket_and_is_looked_at_offline() {
     let before = crate::doctor::listing(&node.data_dir());
     let diagnosis = Diagnosis::of(&node, &["--verify", "all"]);
     assert_eq!((diagnosis.code, diagnosis.report["vantage"].as_str()), (0, Some("offline")), "{}", diagnosis.report);
-    assert_eq!(diagnosis.with_status("skip"), [&ABOUT_PEERS[..], &["INDEX_WRITE_STOPPED", "NOT_READY"]].concat());
+    let asks_a_node = ["INDEX_WRITE_STOPPED", "NOT_READY"];
+    assert_eq!(diagnosis.with_status("skip"), [&["UPLOAD_SLOTS"], &ABOUT_PEERS[..], &asks_a_node].concat());
     assert_eq!(diagnosis.status("RUN_RECORD_STALE"), "warn");
     assert_eq!(crate::doctor::listing(&node.data_dir()), before);
     assert_eq!(Diagnosis::of(&node, &["--online", "--only", "node"]).code, 4, "insisting makes it an error");

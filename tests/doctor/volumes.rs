@@ -15,6 +15,7 @@ fn in_namespace(folder: &Path, other: &Path, script: &str) -> Output {
     unshare.args(["-rm", "sh", "-c", &format!("mount --make-rprivate / || exit 99; {script}"), "sh"]);
     unshare.arg(folder).arg(env!("CARGO_BIN_EXE_kura")).arg(other);
     unshare.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    unshare.envs([("KURA_PORT", "0"), ("KURA_INTERNAL_PORT", "0")]);
     let output = unshare.output().expect("running unshare");
     let was_refused = output.status.code() == Some(99) || output.stderr.starts_with(b"unshare:");
     assert!(!was_refused, "needs root or user namespaces: {}", String::from_utf8_lossy(&output.stderr));
@@ -89,4 +90,18 @@ fn two_mounts_of_one_volume_are_two_mounts() {
     let evidence = &diagnosis.check("STAGING_OTHER_DEVICE")["evidence"];
     assert_eq!(evidence["tmp_device"], evidence["data_device"], "the device number does not tell");
     assert_ne!(evidence["tmp_mount"], evidence["data_mount"]);
+}
+
+#[test]
+fn an_empty_data_dir_in_a_containers_layer_is_named_and_a_mount_in_it_is_quiet() {
+    let root = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs tmpfs \"$1\" && cd \"$1\" && mkdir lower upper work root || exit 99; \
+                  mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root || exit 99; \
+                  mkdir root/data; case $3 in */mounted) mount -t tmpfs tmpfs root/data || exit 99;; esac; \
+                  \"$2\" doctor --offline --only DATA_DIR_MISSING,DATA_DIR_UNMOUNTED --output json --data-dir root/data";
+    let looked = |case: &str| Diagnosis::read(&in_namespace(root.path(), &root.path().join(case), script));
+    let layer = looked("layer");
+    assert_eq!((layer.code, layer.with_status("fail")), (3, vec!["DATA_DIR_UNMOUNTED"]), "{}", layer.report);
+    let mounted = looked("mounted");
+    assert_eq!((mounted.code, mounted.status("DATA_DIR_UNMOUNTED")), (0, "ok"), "{}", mounted.report);
 }

@@ -5,5 +5,6 @@ pub mod disk;
 pub mod executor;
 pub mod ids;
 pub mod limits;
+pub mod port_holder;
 pub mod rng;
 pub mod units;

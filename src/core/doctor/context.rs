@@ -16,7 +16,7 @@ use crate::core::base::disk::{Disk, VolumeSpace};
 use crate::core::base::executor::InlineExecutor;
 use crate::core::base::ids::InstanceId;
 use crate::core::base::rng::SystemRng;
-use crate::core::config::Config;
+use crate::core::config::{Config, ConfigWarning};
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockState};
 use crate::core::mesh::transport::PeerTransport;
@@ -127,6 +127,8 @@ pub struct Context {
     pub settings: Settings,
     /// The names on disk, if the data dir is known.
     pub layout: Option<Layout>,
+    /// What was set and has no effect.
+    pub unread: Vec<ConfigWarning>,
     /// What was asked.
     pub asked: Asked,
     /// From where this run looks.
@@ -147,6 +149,7 @@ impl Context {
         Self {
             settings,
             layout,
+            unread: Vec::new(),
             asked,
             vantage,
             world,
@@ -155,6 +158,13 @@ impl Context {
             presence: OnceLock::new(),
             index: OnceLock::new(),
         }
+    }
+
+    /// The same, knowing what was set and has no effect.
+    #[must_use]
+    pub fn with_unread(mut self, unread: Vec<ConfigWarning>) -> Self {
+        self.unread = unread;
+        self
     }
 
     /// The settings, for checks that need them.

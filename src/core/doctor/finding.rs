@@ -37,8 +37,16 @@ macro_rules! codes {
 codes! {
     /// Settings contradict each other or do not parse.
     ConfigInvalid = "CONFIG_INVALID",
+    /// Something was set that is no setting.
+    ConfigUnknownKey = "CONFIG_UNKNOWN_KEY",
+    /// Few files may be open.
+    FdLimitLow = "FD_LIMIT_LOW",
+    /// Another process listens where this node would.
+    ListenerTaken = "LISTENER_TAKEN",
     /// The data dir does not exist.
     DataDirMissing = "DATA_DIR_MISSING",
+    /// The data dir is the empty place below a volume that is not mounted.
+    DataDirUnmounted = "DATA_DIR_UNMOUNTED",
     /// The data dir's volume is mounted read-only.
     DataDirReadOnly = "DATA_DIR_READ_ONLY",
     /// No room to open the index or to take data.
@@ -63,6 +71,8 @@ codes! {
     StagingOrphans = "STAGING_ORPHANS",
     /// More is staged than the budget allows.
     StagingOverBudget = "STAGING_OVER_BUDGET",
+    /// Few uploads in parts can still be opened.
+    UploadSlots = "UPLOAD_SLOTS",
     /// Manifests name bodies that are not there.
     BodyMissing = "BODY_MISSING",
     /// Body files that no manifest names.

@@ -147,6 +147,12 @@ pub struct StagingStatus {
     pub reserved_bytes: u64,
     /// The ledger's size.
     pub budget_bytes: u64,
+    /// Uploads in parts that are open.
+    pub uploads_open: u64,
+    /// How many may be; 0 from a node that does not tell.
+    pub uploads_max: u64,
+    /// The longest time one of them has been without progress, in seconds.
+    pub uploads_idle_max_s: u64,
 }
 
 /// Nobody answered on the control socket.

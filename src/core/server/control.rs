@@ -149,6 +149,7 @@ fn message(text: &str) -> Vec<u8> {
 /// What the node says of itself; from memory only.
 pub fn status_of(node: &NodeContext) -> ControlStatus {
     let addresses = node.addresses.get();
+    let uploads = node.uploads.slots();
     ControlStatus {
         schema: CONTROL_SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,6 +166,9 @@ pub fn status_of(node: &NodeContext) -> ControlStatus {
         staging: StagingStatus {
             reserved_bytes: node.staging.reserved_bytes(),
             budget_bytes: node.config.tmp_dir_max_bytes,
+            uploads_open: uploads.open as u64,
+            uploads_max: uploads.limit as u64,
+            uploads_idle_max_s: uploads.idle_max_s,
         },
         inflight_requests: node.drain.inflight(),
     }

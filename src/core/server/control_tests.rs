@@ -8,6 +8,7 @@ use crate::core::doctor::live::{Silence, ask};
 use crate::core::doctor::test_support::config;
 use crate::core::server::node::Seams;
 use crate::core::server::startup_status::StartupStatus;
+use crate::core::staging::multipart::UPLOADS_MAX;
 
 fn node(data_dir: &Path) -> Arc<NodeContext> {
     let (config, seams) = (config(data_dir), Seams::system());
@@ -45,6 +46,7 @@ async fn a_node_answers_on_a_socket_only_its_owner_may_use_and_takes_it_down() {
     assert_eq!(status.schema, CONTROL_SCHEMA);
     assert_eq!(status.pid, std::process::id());
     assert!(!status.readiness.ready);
+    assert_eq!((status.staging.uploads_open, status.staging.uploads_max), (0, UPLOADS_MAX as u64));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
     node.shutdown.cancel();

@@ -8,7 +8,6 @@ pub mod internal;
 pub mod listener;
 pub mod metrics;
 pub mod node;
-pub mod port_holder;
 pub mod probes;
 pub mod public;
 pub mod serve_error;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::port_holder::PortHolder;
+use crate::core::base::port_holder::PortHolder;
 use crate::core::data_dir::layout::EnsureError;
 use crate::core::data_dir::lock::{LockError, LockHolder};
 use crate::core::store::error::StoreError;

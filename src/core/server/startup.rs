@@ -20,12 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use super::listener::{self, Ending};
 use super::node::{BoundAddresses, NodeContext, Seams};
-use super::port_holder::port_holder;
 use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
 use super::{control, mesh_wiring, public, reclaim, run_state};
 use crate::core::base::executor;
+use crate::core::base::port_holder::port_holder;
 use crate::core::config::Config;
 use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
 use crate::core::data_dir::lock::DataDirLock;

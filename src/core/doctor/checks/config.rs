@@ -1,5 +1,6 @@
 //! Settings.
 
+use crate::core::config::ConfigWarning;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
 use crate::core::doctor::context::{Context, Settings};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
@@ -38,6 +39,40 @@ impl Check for ConfigInvalid {
     }
 }
 
+/// Whether everything that was set is a setting. Unknown flags and keys of the file are faults and end every command
+/// (CONFIG_INVALID); an unknown variable has no effect and only warns.
+#[derive(Debug)]
+pub struct ConfigUnknownKey;
+
+impl Check for ConfigUnknownKey {
+    fn about(&self) -> About {
+        About {
+            code: Code::ConfigUnknownKey,
+            category: Category::Config,
+            title: "every KURA_* variable is a setting",
+            reach: Reach::Offline,
+            severity: Severity::Warn,
+            fatal: false,
+            needs: &[Code::ConfigInvalid],
+            limit: QUICK_LIMIT,
+        }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let links = |warning: &&ConfigWarning| matches!(warning, ConfigWarning::ServiceLinks { .. });
+        let evidence = Evidence::new().value("service_links", context.unread.iter().any(|warning| links(&warning)));
+        let unread = context.unread.iter().filter(|warning| !links(warning));
+        let lines: Vec<String> = unread.map(ToString::to_string).collect();
+        if lines.is_empty() {
+            return Ok(Outcome::ok("every KURA_* variable is a setting").evidence(evidence));
+        }
+        Ok(Outcome::warn("variables are set that have no effect")
+            .evidence(evidence.list("variables", &lines, lines.len() as u64))
+            .effect("the node runs as if they were not set: perhaps not as somebody meant it to")
+            .remedy(Remedy::text("correct the name where one is suggested, and take the others away")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +92,21 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let outcome = ConfigInvalid.run(&context(root.path()), &Pulse::default()).unwrap();
         assert_eq!(outcome.status, Status::Ok);
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_named_and_what_kubernetes_injects_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let looked = |unread: Vec<ConfigWarning>| {
+            ConfigUnknownKey.run(&context(root.path()).with_unread(unread), &Pulse::default()).unwrap()
+        };
+        let links = ConfigWarning::ServiceLinks { names: vec!["KURA_SERVICE_HOST".to_owned()] };
+        assert_eq!(looked(Vec::new()).status, Status::Ok);
+        assert_eq!(looked(vec![links.clone()]).status, Status::Ok);
+        let mistyped =
+            ConfigWarning::UnknownVariable { name: "KURA_PEER".to_owned(), nearest: Some("KURA_PEERS".to_owned()) };
+        let outcome = looked(vec![links, mistyped]);
+        assert_eq!((outcome.status, outcome.severity), (Status::Warn, Some(Severity::Warn)));
+        assert_eq!(outcome.evidence.details(), ["KURA_PEER is not a setting; did you mean KURA_PEERS?"]);
     }
 }

@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod config;
 pub mod data_dir;
 pub mod index;
+pub mod machine;
 pub mod mesh;
 pub mod node;
 pub mod peers;

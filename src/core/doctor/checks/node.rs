@@ -46,6 +46,41 @@ impl Check for IndexWriteStopped {
     }
 }
 
+/// Uploads in parts at which to warn, in percent of those that may be open.
+const SLOTS_WARN_PERCENT: u64 = 90;
+
+/// Whether uploads in parts can still be opened.
+#[derive(Debug)]
+pub struct UploadSlots;
+
+impl Check for UploadSlots {
+    fn about(&self) -> About {
+        let about = about(Code::UploadSlots, "uploads in parts can be opened");
+        About { category: Category::Staging, severity: Severity::Warn, ..about }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let staging = context.live()?.staging;
+        let (open, max, idle_s) = (staging.uploads_open, staging.uploads_max, staging.uploads_idle_max_s);
+        if max == 0 {
+            return Ok(Outcome::skip("the running node does not tell"));
+        }
+        let message = format!("{open} of {max} uploads in parts are open");
+        let evidence = Evidence::new().value("open", open).value("max", max).value("idle_max_s", idle_s);
+        if open.saturating_mul(100) < max.saturating_mul(SLOTS_WARN_PERCENT) {
+            return Ok(Outcome::ok(message).evidence(evidence));
+        }
+        let idle = super::staging::age(idle_s.saturating_mul(1000));
+        Ok(Outcome::warn(message)
+            .evidence(evidence.fact(format!("the longest without progress for {idle}")))
+            .effect("once all are open, new uploads in parts are refused until one ends or expires")
+            .remedy(Remedy::text(
+                "idle ones expire by themselves (--multipart-upload-ttl-ms); look for clients that begin uploads and \
+                 never complete them",
+            )))
+    }
+}
+
 /// Whether the node takes traffic.
 #[derive(Debug)]
 pub struct NotReady;

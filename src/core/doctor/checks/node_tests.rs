@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::doctor::context::Vantage;
 use crate::core::doctor::finding::Status;
-use crate::core::doctor::live::{ReadinessStatus, StepStatus, StoreStatus};
+use crate::core::doctor::live::{ReadinessStatus, StagingStatus, StepStatus, StoreStatus};
 use crate::core::doctor::test_support::{context, look};
 
 fn looked(status: ControlStatus) -> Outcome {
@@ -79,4 +79,20 @@ fn a_store_that_stopped_writing_is_told_with_its_reason() {
     let reason = "failed to sync the log: Input/output error".to_owned();
     let outcome = looked(Some(StoreStatus { write_stopped: Some(reason.clone()), ..StoreStatus::default() }));
     assert_eq!((outcome.status, outcome.evidence.line()), (Status::Fail, reason));
+}
+
+#[test]
+fn upload_slots_warn_before_the_last_is_taken() {
+    let looked = |uploads_open: u64, uploads_max: u64| {
+        let root = tempfile::tempdir().unwrap();
+        let mut context = context(root.path());
+        let staging = StagingStatus { uploads_open, uploads_max, uploads_idle_max_s: 600, ..StagingStatus::default() };
+        context.vantage = Vantage::Live(Box::new(ControlStatus { staging, ..ControlStatus::default() }));
+        look(&UploadSlots, &context)
+    };
+    assert_eq!(looked(89, 100).status, Status::Ok);
+    let outcome = looked(90, 100);
+    assert_eq!((outcome.status, outcome.message.as_str()), (Status::Warn, "90 of 100 uploads in parts are open"));
+    assert_eq!(outcome.evidence.line(), "the longest without progress for 10 min");
+    assert_eq!(looked(0, 0).status, Status::Skip, "an older node does not tell");
 }

@@ -1,12 +1,16 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
-use super::{bodies, bootstrap, config, data_dir, index, mesh, node, peers, staging, volume};
+use super::{bodies, bootstrap, config, data_dir, index, machine, mesh, node, peers, staging, volume};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 26] = [
+pub static ALL: [&dyn Check; 31] = [
     &config::ConfigInvalid,
+    &config::ConfigUnknownKey,
+    &machine::FdLimitLow,
+    &machine::ListenerTaken,
     &volume::DataDirMissing,
+    &machine::DataDirUnmounted,
     &volume::DataDirReadOnly,
     &volume::DiskFull,
     &volume::DiskNearfull,
@@ -19,6 +23,7 @@ pub static ALL: [&dyn Check; 26] = [
     &staging::StagingOtherDevice,
     &staging::StagingOrphans,
     &staging::StagingOverBudget,
+    &node::UploadSlots,
     &bodies::BodyMissing,
     &bodies::BodyUnreferenced,
     &bodies::BodyCorrupt,

@@ -29,12 +29,7 @@ impl fmt::Display for PortHolder {
 
 /// The process that listens on this address, if it can be seen.
 pub fn port_holder(address: SocketAddr) -> Option<PortHolder> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let inodes: Vec<u64> = tables
-        .iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok())
-        .flat_map(|table| listening_inodes(&table, address))
-        .collect();
+    let inodes = listeners(address);
     if inodes.is_empty() {
         return None;
     }
@@ -42,6 +37,17 @@ pub fn port_holder(address: SocketAddr) -> Option<PortHolder> {
     let processes = std::fs::read_dir("/proc").ok()?;
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| holds(*pid, &wanted)).map(named).next()
+}
+
+/// Whether somebody listens on this address, or on another that stands in its way.
+pub fn is_taken(address: SocketAddr) -> bool {
+    !listeners(address).is_empty()
+}
+
+fn listeners(address: SocketAddr) -> Vec<u64> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter();
+    let texts = tables.filter_map(|path| std::fs::read_to_string(path).ok());
+    texts.flat_map(|table| listening_inodes(&table, address)).collect()
 }
 
 fn holds(pid: u32, sockets: &[String]) -> bool {
@@ -72,15 +78,28 @@ fn listening_inodes(table: &str, address: SocketAddr) -> Vec<u64> {
     .collect()
 }
 
-/// Whether a listener at this address, in the table's hexadecimal, can stand in the way of `wanted`. IPv6 rows always
-/// may: a dual-stack socket takes the IPv4 port too.
+/// Whether a listener at this address, in the table's hexadecimal, stands in the way of `wanted`. A socket on all of
+/// IPv6 takes the IPv4 port, too.
 fn may_conflict(host: &str, wanted: IpAddr) -> bool {
-    let any = host.bytes().all(|digit| digit == b'0');
-    match (host.len(), wanted) {
-        (8, IpAddr::V4(wanted)) if !any && !wanted.is_unspecified() => {
-            u32::from_str_radix(host, 16).is_ok_and(|host| host.to_le_bytes() == wanted.octets())
+    match (address_of(host), wanted) {
+        (Some(IpAddr::V6(held)), IpAddr::V4(_)) => held.is_unspecified(),
+        (Some(IpAddr::V4(_)), IpAddr::V6(wanted)) => wanted.is_unspecified(),
+        (Some(held), wanted) => held.is_unspecified() || wanted.is_unspecified() || held == wanted,
+        (None, _) => false,
+    }
+}
+
+/// The table writes an address as words of 32 bits in the machine's order, here little endian.
+fn address_of(host: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(host.get(at..at + 8)?, 16).ok().map(u32::to_le_bytes);
+    match host.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let octets: [u8; 16] = words.concat().try_into().ok()?;
+            Some(IpAddr::from(octets).to_canonical())
         }
-        _ => true,
+        _ => None,
     }
 }
 
@@ -102,10 +121,21 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_on_all_of_ipv6_takes_the_ipv4_port_and_one_on_its_loopback_does_not() {
+        let conflicts = |host: &str, wanted: &str| may_conflict(host, wanted.parse().unwrap());
+        let (any, loopback) = ("0".repeat(32), "00000000000000000000000001000000");
+        assert!(conflicts(&any, "127.0.0.1") && conflicts(&any, "::1") && conflicts(loopback, "::1"));
+        assert!(conflicts(loopback, "::") && !conflicts(loopback, "127.0.0.1") && !conflicts(loopback, "0.0.0.0"));
+        assert!(conflicts("0000000000000000FFFF00000100007F", "127.0.0.1"), "an IPv4 address in IPv6 form");
+        assert!(!conflicts("nonsense", "127.0.0.1"));
+    }
+
+    #[test]
     fn this_process_is_found_by_its_own_listener() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let holder = port_holder(listener.local_addr().unwrap()).unwrap();
         assert_eq!(holder.pid, std::process::id());
+        assert!(is_taken(listener.local_addr().unwrap()));
         assert!(!holder.command.is_empty());
     }
 }
