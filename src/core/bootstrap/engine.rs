@@ -3,6 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::flight::Flights;
 use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
@@ -77,6 +79,8 @@ pub struct Engine {
     pub concurrency: usize,
     /// The peers that can be asked now.
     pub peers: Arc<RwLock<Arc<Vec<Peer>>>>,
+    /// Woken when they are replaced, in the order in which they began to wait.
+    pub peers_replaced: Arc<Notify>,
 }
 
 impl Engine {
@@ -88,6 +92,21 @@ impl Engine {
     /// Replaces the peers that can be asked.
     pub fn set_usable_peers(&self, peers: Vec<Peer>) {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        self.peers_replaced.notify_waiters();
+    }
+
+    /// The peer at this URL, once it can be asked.
+    pub async fn usable_peer(&self, url: &str) -> Peer {
+        loop {
+            let replaced = self.peers_replaced.notified();
+            tokio::pin!(replaced);
+            // Before looking, so that no change between the look and the wait is missed.
+            replaced.as_mut().enable();
+            if let Some(peer) = self.usable_peers().iter().find(|peer| peer.url == url) {
+                return peer.clone();
+            }
+            replaced.await;
+        }
     }
 
     /// A pause that doubles with each attempt from `first` to `longest`, of which a random half is left out.

@@ -7,7 +7,7 @@
 //!
 //! Failure: whatever ends a worker's work is logged and tried again after a pause that grows and is reset by success.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub async fn run(follower: Follower, cancel: CancellationToken) {
 async fn keep_workers(follower: &Follower, cancel: &CancellationToken) {
     let mut members = follower.members.clone();
     let passes = Arc::new(Semaphore::new(follower.passes_max.max(1)));
-    let mut running: HashMap<String, (Id, CancellationToken)> = HashMap::new();
+    let mut running: BTreeMap<String, (Id, CancellationToken)> = BTreeMap::new();
     let mut workers: JoinSet<()> = JoinSet::new();
     loop {
         let usable: Vec<Peer> = members.borrow_and_update().iter().filter_map(Peer::of).collect();
@@ -73,6 +73,7 @@ async fn keep_workers(follower: &Follower, cancel: &CancellationToken) {
             running.insert(url, (worker.id(), stop));
         }
         tokio::select! {
+            biased;
             () = cancel.cancelled() => break,
             changed = members.changed() => if changed.is_err() { break },
             Some(ended) = workers.join_next_with_id() => note_ended(ended, &mut running),
@@ -85,7 +86,7 @@ async fn keep_workers(follower: &Follower, cancel: &CancellationToken) {
 
 fn stop_workers_of_strangers(
     members: &watch::Receiver<Arc<Vec<Member>>>,
-    running: &HashMap<String, (Id, CancellationToken)>,
+    running: &BTreeMap<String, (Id, CancellationToken)>,
 ) {
     let members = members.borrow();
     let strangers = running.iter().filter(|(url, _)| !members.iter().any(|member| member.url == **url));
@@ -93,7 +94,7 @@ fn stop_workers_of_strangers(
 }
 
 /// However a worker ended, its peer gets a new one if it is still a member.
-fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut HashMap<String, (Id, CancellationToken)>) {
+fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut BTreeMap<String, (Id, CancellationToken)>) {
     let id = match ended {
         Ok((id, ())) => id,
         Err(error) => {
@@ -108,6 +109,7 @@ fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut HashMap<String, 
 async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = async { tokio::time::sleep(WANTED_TICK).await; retry_wanted(follower).await } => {}
         }
@@ -128,6 +130,7 @@ async fn retry_wanted(follower: &Follower) {
 /// One peer's worker.
 async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: CancellationToken) {
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = work_forever(&follower, peer, &passes) => {}
     }
@@ -155,20 +158,9 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
             }
         };
         tokio::time::sleep(pause).await;
-        peer = as_it_is_now(follower, peer).await;
+        // Another store may be behind the same address by now. Waits while it does not answer.
+        peer = follower.engine.usable_peer(&peer.url).await;
     }
-}
-
-/// The peer as the last round saw it: another store may be behind the same address. Waits while it does not answer.
-async fn as_it_is_now(follower: &Follower, peer: Peer) -> Peer {
-    let mut members = follower.members.clone();
-    let usable = |members: &Arc<Vec<Member>>| members.iter().any(|member| member.url == peer.url && member.is_usable());
-    let found = members
-        .wait_for(usable)
-        .await
-        .ok()
-        .and_then(|members| members.iter().find(|member| member.url == peer.url).and_then(Peer::of));
-    found.unwrap_or(peer)
 }
 
 async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry: bool) -> Result<bool, PassError> {

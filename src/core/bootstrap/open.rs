@@ -202,6 +202,7 @@ fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle
         flights: Flights::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::new(RwLock::default()),
+        peers_replaced: Arc::default(),
     }
 }
 

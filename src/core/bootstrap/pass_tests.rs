@@ -111,6 +111,7 @@ impl Bench {
             flights: Default::default(),
             concurrency: 4,
             peers: Default::default(),
+            peers_replaced: Default::default(),
         };
         Self { _root: root, engine, clock, links, registry }
     }

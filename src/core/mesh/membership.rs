@@ -342,6 +342,7 @@ impl Membership {
         loop {
             let jitter = Duration::from_millis(self.parts.rng.below(400));
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = async { self.round().await; tokio::time::sleep(TICK + jitter).await } => {}
             }

@@ -1,7 +1,8 @@
 //! The transport without sockets: each node's router is called directly, through links that can be made to fail.
 //!
 //! How it works: nodes attach their router under their base URL. A rule sees each request and may answer with a
-//! [`LinkFault`], by which the link refuses, delays, cuts, corrupts or stalls.
+//! [`LinkFault`], by which the link refuses, delays, cuts, corrupts or stalls. A node that is taken away or replaced
+//! resets the exchanges under way with it, as a killed process does.
 //!
 //! Invariant: what a caller sees is what sockets would show it: a body shorter than its `Content-Length` ends with an
 //! error, and silence ends after the same bounds.
@@ -15,6 +16,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
@@ -42,10 +44,18 @@ pub enum LinkFault {
 /// Decides what happens to a request, by its sender's and receiver's place in the network.
 pub type LinkRule = Arc<dyn Fn(&PeerRequest) -> Option<LinkFault> + Send + Sync>;
 
+/// A node at its URL.
+#[derive(Clone)]
+struct Attached {
+    router: Router,
+    /// Cancelled once it is taken away.
+    gone: CancellationToken,
+}
+
 /// Nodes and the links between them; cheap to clone. Each clone may carry a rule of its own on top of the shared one.
 #[derive(Clone, Default)]
 pub struct MemoryTransport {
-    nodes: Arc<Mutex<HashMap<String, Router>>>,
+    nodes: Arc<Mutex<HashMap<String, Attached>>>,
     rule: Arc<Mutex<Option<LinkRule>>>,
 }
 
@@ -64,10 +74,14 @@ impl MemoryTransport {
     /// Puts a node at a base URL, or (with `None`) takes it away: its connections are then refused.
     pub fn attach(&self, url: &str, router: Option<Router>) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        match router {
-            Some(router) => nodes.insert(url.to_owned(), router),
+        let attached = router.map(|router| Attached { router, gone: CancellationToken::new() });
+        let former = match attached {
+            Some(attached) => nodes.insert(url.to_owned(), attached),
             None => nodes.remove(url),
         };
+        if let Some(former) = former {
+            former.gone.cancel();
+        }
     }
 
     /// The same nodes behind links of their own, for instance those of one sender.
@@ -86,7 +100,7 @@ impl MemoryTransport {
         rule.and_then(|rule| rule(request))
     }
 
-    fn node(&self, url: &str) -> Option<Router> {
+    fn node(&self, url: &str) -> Option<Attached> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
     }
 }
@@ -101,7 +115,7 @@ impl PeerTransport for MemoryTransport {
 async fn exchange(
     request: PeerRequest,
     fault: Option<LinkFault>,
-    node: Option<Router>,
+    node: Option<Attached>,
 ) -> Result<PeerResponse, TransportError> {
     let peer = request.peer.clone();
     let head_timeout = request.head_timeout;
@@ -123,11 +137,18 @@ async fn exchange(
         _ => {}
     }
     let node = node.ok_or_else(|| transport_error(&peer, TransportPhase::Connect, "connection refused", 0))?;
-    let asked = node.oneshot(http_request(request)?);
-    let response = tokio::time::timeout(head_timeout, asked).await.map_err(|_| late())?;
+    let Attached { router, gone } = node;
+    let asked = router.oneshot(http_request(request)?);
+    let response = tokio::select! {
+        biased;
+        () = gone.cancelled() => return Err(transport_error(&peer, TransportPhase::Response, "connection reset", 0)),
+        response = tokio::time::timeout(head_timeout, asked) => response.map_err(|_| late())?,
+    };
     let response = response.unwrap_or_else(|never| match never {});
     let (parts, body) = response.into_parts();
-    let body = receive(body, announced_length(&parts.headers), fault, peer);
+    let announced = announced_length(&parts.headers);
+    let start = Receiving { body: body.into_data_stream(), announced, fault, peer, gone, received: 0, ended: false };
+    let body = receive(start);
     Ok(PeerResponse { status: parts.status, headers: parts.headers, body })
 }
 
@@ -155,17 +176,12 @@ struct Receiving {
     announced: Option<u64>,
     fault: Option<LinkFault>,
     peer: String,
+    gone: CancellationToken,
     received: u64,
     ended: bool,
 }
 
-fn receive(
-    body: Body,
-    announced: Option<u64>,
-    fault: Option<LinkFault>,
-    peer: String,
-) -> BoxStream<'static, Result<Bytes, TransportError>> {
-    let start = Receiving { body: body.into_data_stream(), announced, fault, peer, received: 0, ended: false };
+fn receive(start: Receiving) -> BoxStream<'static, Result<Bytes, TransportError>> {
     futures_util::stream::unfold(start, |mut state| async move {
         let item = state.next().await?;
         state.ended = item.is_err();
@@ -188,7 +204,12 @@ impl Receiving {
         if allowed == 0 {
             return Some(Err(self.break_off().await));
         }
-        match tokio::time::timeout(NO_PROGRESS_TIMEOUT, self.body.next()).await {
+        let arrived = tokio::select! {
+            biased;
+            () = self.gone.cancelled() => return Some(Err(self.error("connection reset"))),
+            arrived = tokio::time::timeout(NO_PROGRESS_TIMEOUT, self.body.next()) => arrived,
+        };
+        match arrived {
             Err(_) => Some(Err(self.error("nothing arrived"))),
             Ok(Some(Err(error))) => Some(Err(self.error(&error.to_string()))),
             Ok(Some(Ok(chunk))) => Some(Ok(self.take(chunk, allowed))),

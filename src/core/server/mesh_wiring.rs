@@ -54,6 +54,7 @@ async fn watch_joining(node: Arc<NodeContext>) {
         node.startup.step("catch_up", until(&node, |now| now.ready)).await
     };
     tokio::select! {
+        biased;
         _ = joined => {}
         () = node.shutdown.cancelled() => {}
     }

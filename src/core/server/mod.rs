@@ -6,6 +6,7 @@ pub mod control;
 pub mod drain;
 pub mod internal;
 pub mod listener;
+pub mod mesh_wiring;
 pub mod metrics;
 pub mod node;
 pub mod probes;
@@ -15,7 +16,6 @@ pub mod signals;
 pub mod startup;
 pub mod startup_status;
 
-mod mesh_wiring;
 mod reclaim;
 mod run_state;
 mod watched_stream;

@@ -192,6 +192,7 @@ fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging
         flights: Flights::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::default(),
+        peers_replaced: Arc::default(),
     }
 }
 

@@ -347,7 +347,8 @@ impl RunningNode {
     }
 }
 
-fn store_options(node: &NodeContext) -> StoreOptions {
+/// How a node's store is opened.
+pub fn store_options(node: &NodeContext) -> StoreOptions {
     StoreOptions {
         layout: node.layout.clone(),
         tenant_id: node.config.tenant_id.clone(),

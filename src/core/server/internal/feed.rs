@@ -128,6 +128,7 @@ async fn wait_for_rows(context: &InternalContext, after: Seq, wait: Duration) ->
     let mut head = context.store.ready().await?.head();
     let grown = head.wait_for(|head| *head > after);
     tokio::select! {
+        biased;
         // A closed store ends the wait too; the page that follows says so.
         _ = tokio::time::timeout(wait, grown) => {}
         () = context.shutdown.cancelled() => {}

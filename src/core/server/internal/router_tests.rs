@@ -105,6 +105,7 @@ impl Node {
             flights: Default::default(),
             concurrency: 4,
             peers: Default::default(),
+            peers_replaced: Default::default(),
         };
         let context = Arc::new(InternalContext {
             config: Arc::new(config),
