@@ -3,7 +3,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: serve build test demo bench lint fmt generate completions tools clean
+.PHONY: serve build test sim demo bench lint fmt generate completions tools clean
 
 serve: build ## Build, and run a node on embedded defaults.
 	bin/kura serve $(ARGS)
@@ -16,6 +16,9 @@ build: tools ## Build the optimised binary into bin/kura.
 test: tools ## Install the tools the tests run against, and pass the whole suite.
 	scripts/install-test-tools.sh || echo "not all tools could be installed: their tests will fail" >&2
 	$(CARGO) test --no-fail-fast $(ARGS)
+
+sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in the environment runs one again.
+	SIM_SEEDS=$${SEEDS:-1000} SIM_FIRST=$${FIRST:-1} $(CARGO) test --test sim -- --nocapture
 
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh

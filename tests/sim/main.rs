@@ -1,0 +1,22 @@
+//! Whole meshes in one process, driven by a seed: random writes, deletes, faults and crashes, then peace, then proof.
+//!
+//! How it works: [`scenario`] draws a list of operations from the seed, [`run`] carries them out on nodes that reach
+//! each other in memory ([`network`], [`node`]) under paused time, and [`oracle`] knows what must be there in the end.
+//! All time, chance and blocking work goes through the seams, so a seed replays exactly.
+//!
+//! `SIM_SEED=n` runs one seed; `SIM_SEEDS=n` runs that many, from `SIM_FIRST` on.
+
+#[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod node;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod scenario;
+#[cfg(test)]
+mod seeds;

@@ -1,0 +1,88 @@
+//! Runs seed after seed, and says of a failing one how to run it again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::run::{Outcome, run};
+use crate::scenario::Scenario;
+
+/// Seeds of a plain `cargo test`: what takes about a minute on two busy processors, unoptimised.
+const SEEDS_DEFAULT: u64 = 100;
+
+/// Scenarios at the same time; each is a thread of its own.
+const THREADS: usize = 2;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+/// One seed; the text of a failure has all that is needed to run it again.
+fn run_seed(seed: u64) -> Result<Outcome, String> {
+    let scenario = Scenario::draw(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| run(&scenario)));
+    let error = match result {
+        Ok(Ok(outcome)) => return Ok(outcome),
+        Ok(Err(error)) => format!("{error:?}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            format!("panicked: {}", text.unwrap_or_default())
+        }
+    };
+    Err(format!("seed {seed} failed; again: SIM_SEED={seed} cargo test --test sim\n{scenario:#?}\n{error}"))
+}
+
+fn run_seeds(first: u64, count: u64) -> Vec<Result<Outcome, String>> {
+    let next = AtomicU64::new(first);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = run_seed(seed);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn every_mesh_heals_agrees_and_keeps_what_it_acknowledged() {
+    let began = Instant::now();
+    let results = match number("SIM_SEED") {
+        Some(seed) => run_seeds(seed, 1),
+        None => run_seeds(number("SIM_FIRST").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)),
+    };
+    let sum = |part: fn(&Outcome) -> u64| results.iter().flatten().map(part).sum::<u64>();
+    println!(
+        "{} seeds in {:.1} s: {} writes, {} deletes, {} starts, {} exchanges; the slowest rest took {:?} ms",
+        results.len(),
+        began.elapsed().as_secs_f64(),
+        sum(|outcome| outcome.writes),
+        sum(|outcome| outcome.deletes),
+        sum(|outcome| outcome.starts),
+        sum(|outcome| outcome.exchanges),
+        results.iter().flatten().map(|outcome| outcome.rest_ms).max(),
+    );
+    let failures: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    if let Some(first) = failures.first() {
+        let seeds: Vec<&str> = failures.iter().filter_map(|text| text.split(' ').nth(1)).collect();
+        panic!("{} of {} seeds failed ({}); the first:\n{first}", failures.len(), results.len(), seeds.join(" "));
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    let seed = number("SIM_SEED").unwrap_or(7);
+    let (one, two) = (run_seed(seed), run_seed(seed));
+    assert_eq!(one, two);
+}
