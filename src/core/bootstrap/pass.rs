@@ -30,6 +30,10 @@ use crate::core::store::record::Record;
 /// Holders asked besides the one that listed an artifact, before it counts as not settled for now.
 const OTHER_HOLDERS_MAX: usize = 8;
 
+/// Items of a page settled at the same time whose bodies are here already: as many as one group commit takes, so that
+/// a page of small bodies costs a few syncs and not one for every few of them.
+const AT_HAND_CONCURRENCY: usize = 256;
+
 /// Why a pass ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
@@ -228,14 +232,18 @@ async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
     Ok(summary)
 }
 
-/// Pages to the end of the source.
+/// Pages to the end of the source. The next one is listed while this one is settled, so that neither the peer nor our
+/// disk waits for the other.
 async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut PassSummary) -> Result<(), PassError> {
-    while let Some(page) = source.next_page().await? {
+    let mut listed = source.next_page().await?;
+    while let Some(page) = listed {
         if let Some(total) = source.rows_total() {
             pass.progress.total(&pass.peer.url, total);
         }
-        summary.add(&settle_page(pass, page).await?);
+        let (settled, next) = tokio::join!(settle_page(pass, page), source.next_page());
+        summary.add(&settled?);
         source.page_settled().await?;
+        listed = next?;
     }
     Ok(())
 }
@@ -306,11 +314,17 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
         items.iter().for_each(|item| look_at(pass, item));
         return Ok(summary);
     }
-    let settled = items.into_iter().map(|item| async move {
+    let settle = |item: PlannedItem| async move {
         let end = bootstrap_artifact_from_peer(pass, item.clone()).await;
         (item, end)
-    });
-    let mut settled = futures_util::stream::iter(settled).buffer_unordered(pass.engine.concurrency.max(1));
+    };
+    let (to_fetch, at_hand): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
+    let to_fetch = futures_util::stream::iter(to_fetch.into_iter().map(settle));
+    let at_hand = futures_util::stream::iter(at_hand.into_iter().map(settle));
+    let mut settled = futures_util::stream::select(
+        to_fetch.buffer_unordered(pass.engine.concurrency.max(1)),
+        at_hand.buffer_unordered(AT_HAND_CONCURRENCY),
+    );
     let (mut unsettled, mut disk_full) = (Vec::new(), None);
     while let Some((item, end)) = settled.next().await {
         let end = end?;
@@ -396,7 +410,10 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
 async fn fetch_and_commit(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
     let (engine, url) = (pass.engine, pass.peer.url.as_str());
     let fetched = match item.body {
-        Some(bytes) => stage_bytes(engine, *item.record.clone(), bytes, url).await,
+        Some(bytes) => {
+            pass.progress.advanced(url, 0, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            stage_bytes(engine, *item.record.clone(), bytes, url).await
+        }
         None => fetch_artifact(engine, pass.progress, url, &item.id, &item.record).await,
     };
     let error = match fetched {

@@ -43,6 +43,13 @@ pub struct PlannedItem {
     pub action: Action,
 }
 
+impl PlannedItem {
+    /// Whether a peer has to be asked for its body.
+    pub fn needs_request(&self) -> bool {
+        self.action == Action::Fetch && self.body.is_none()
+    }
+}
+
 /// Plans a page against the store; blocks.
 pub fn plan_page(
     store: &Store,

@@ -52,12 +52,14 @@ pub enum SourceError {
     },
 }
 
-/// A listing of one peer's artifacts.
+/// A listing of one peer's artifacts. Pages may be asked for ahead of the settling of earlier ones; they are settled in
+/// the order in which they were given.
 pub trait ManifestSource: Send {
     /// The next page, or `None` at the end of the listing.
     fn next_page(&mut self) -> impl Future<Output = Result<Option<SourcePage>, SourceError>> + Send;
 
-    /// Every row of the last page is settled or durably noted: the durable cursor, if there is one, may pass them.
+    /// Every row of the oldest page not yet settled is settled or durably noted: the durable cursor, if there is one, may
+    /// pass them.
     fn page_settled(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
     /// How many rows this pass has in all, as far as known.

@@ -5,8 +5,10 @@
 //! polls. If the peer no longer knows the cursor's epoch, the listing begins anew: rows are listed again, nothing is
 //! fetched again.
 //!
-//! Invariant: the durable cursor moves only in [`ManifestSource::page_settled`].
+//! Invariant: the durable cursor moves only in [`ManifestSource::page_settled`], page by page in the order they were
+//! listed, however far ahead the listing is.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
@@ -52,9 +54,11 @@ pub struct FeedSource {
     peer: String,
     peer_artifacts: u64,
     mode: FeedMode,
-    cursor: Option<Cursor>,
+    /// Where the listing is.
+    position: Option<Cursor>,
     up_to: Option<Seq>,
-    pending: Option<Cursor>,
+    /// For each page given and not yet settled, oldest first, the cursor behind it; `None` where it does not move.
+    unsettled: VecDeque<Option<Cursor>>,
     voided: u32,
     rows_total: Option<u64>,
 }
@@ -76,22 +80,22 @@ impl FeedSource {
             peer: peer.to_owned(),
             peer_artifacts,
             mode,
-            cursor,
+            position: cursor,
             up_to: None,
-            pending: None,
+            unsettled: VecDeque::new(),
             voided: 0,
             rows_total: None,
         })
     }
 
     fn after(&self) -> Seq {
-        self.cursor.as_ref().map_or(Seq(0), |cursor| cursor.followed)
+        self.position.as_ref().map_or(Seq(0), |cursor| cursor.followed)
     }
 
     fn query(&self) -> FeedQuery {
         let following = self.mode == FeedMode::Follow;
         FeedQuery {
-            cursor: self.cursor.as_ref().map(|cursor| (cursor.store_id, cursor.epoch)),
+            cursor: self.position.as_ref().map(|cursor| (cursor.store_id, cursor.epoch)),
             after: self.after(),
             up_to: self.up_to,
             origin_only: false,
@@ -110,7 +114,9 @@ impl FeedSource {
                 Err(PeerError::CursorVoid { peer }) if self.voided < VOIDED_CURSORS_MAX => {
                     tracing::info!(%peer, "feed_cursor_void");
                     self.voided += 1;
-                    self.cursor = None;
+                    self.position = None;
+                    // What was listed under the old cursor is still settled; the cursor is that of the new listing.
+                    self.unsettled.iter_mut().for_each(|behind| *behind = None);
                 }
                 fetched => return Ok(fetched?),
             }
@@ -132,11 +138,19 @@ impl FeedSource {
             let (after, next) = (header.after.to_string(), header.next.to_string());
             return Err(SourceError::Unadvancing { peer: self.peer.clone(), after, next });
         }
-        self.pending = Some(cursor_at(header.store_id, header.epoch, header.next));
+        let behind = cursor_at(header.store_id, header.epoch, header.next);
+        if self.position.as_ref() == Some(&behind) {
+            // An empty answer to a pass means there is nothing up to its head.
+            self.up_to = self.up_to.map(|up_to| up_to.min(behind.followed));
+            self.unsettled.push_back(None);
+        } else {
+            self.unsettled.push_back(Some(behind.clone()));
+            self.position = Some(behind);
+        }
         Ok(())
     }
 
-    /// Whether a pass has seen everything up to the head at its start.
+    /// Whether a pass has listed everything up to the head at its start.
     fn is_done(&self) -> bool {
         self.mode != FeedMode::Follow && self.up_to.is_some_and(|up_to| self.after() >= up_to)
     }
@@ -159,20 +173,13 @@ impl ManifestSource for FeedSource {
     }
 
     async fn page_settled(&mut self) -> Result<(), SourceError> {
-        let Some(cursor) = self.pending.take() else {
+        let Some(Some(behind)) = self.unsettled.pop_front() else {
             return Ok(());
         };
-        if self.cursor.as_ref() == Some(&cursor) {
-            // An empty answer to a pass means there is nothing up to its head.
-            self.up_to = self.up_to.map(|up_to| up_to.min(cursor.followed));
-            return Ok(());
-        }
-        if self.mode != FeedMode::Look {
-            let saved = cursor.clone();
-            self.store.call(move |store| store.save_cursor(&saved.store_id.to_string(), Some(&saved))).await?;
-        }
-        self.cursor = Some(cursor);
         self.voided = 0;
+        if self.mode != FeedMode::Look {
+            self.store.call(move |store| store.save_cursor(&behind.store_id.to_string(), Some(&behind))).await?;
+        }
         Ok(())
     }
 

@@ -535,3 +535,25 @@ async fn a_follower_sees_a_write_as_it_happens_and_keeps_its_place() {
     source.page_settled().await.unwrap();
     assert_eq!(place(), Seq(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_runs_ahead_does_not_take_the_cursor_along() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    // More than a page holds.
+    for n in 0..1100_u32 {
+        one.put("nx", &n.to_string(), b"x").await;
+    }
+    let (client, store) = (&two.engine.client, &two.engine.store);
+    let store_id = one.store().stats().store_id;
+    let mut source = FeedSource::begin(client, store, &one.url, store_id, 1100, FeedMode::Pass).await.unwrap();
+    let first = source.next_page().await.unwrap().unwrap().rows.len() as u64;
+    let second = source.next_page().await.unwrap().unwrap().rows.len() as u64;
+    assert_eq!((first + second, source.next_page().await.unwrap().is_none()), (1100, true));
+    let place = || two.store().cursor(&store_id.to_string()).unwrap().map(|cursor| cursor.followed);
+    assert_eq!(place(), None);
+    source.page_settled().await.unwrap();
+    assert_eq!(place(), Some(Seq(first)));
+    source.page_settled().await.unwrap();
+    assert_eq!(place(), Some(Seq(1100)));
+}
