@@ -40,6 +40,40 @@ async fn a_full_disk_is_507_and_403_for_nx_and_passes_by_itself() {
     assert_eq!((state.reserved, state.staged, state.artifacts), (0, 0, 2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_writes_stopped_serves_reads_and_takes_writes_again_without_a_restart() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let disk = FaultDisk::new(Arc::new(RealDisk));
+    let is_broken = Arc::clone(&broken);
+    disk.set_rule(Some(Box::new(move |operation, _, _| {
+        let fails = operation == DiskOperation::Sync && is_broken.load(Ordering::SeqCst);
+        fails.then(|| std::io::Error::other("on purpose"))
+    })));
+    let seams = Seams { disk: Arc::new(disk), ..Seams::system() };
+    let node = TestNode::start_over(seams).await;
+    let body = noise(600 << 10, 1);
+    assert_eq!(node.put("/api/metro/cache/before", &body).await, 200);
+    broken.store(true, Ordering::SeqCst);
+    assert_eq!(node.put("/api/metro/cache/a", &body).await, 503);
+    let stopped = || node.running().node.store.current().and_then(|store| store.stats().write_stopped);
+    assert!(stopped().is_some());
+    // Long enough for the keeper to have asked the volume, which takes no write yet.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(node.get("/api/metro/cache/before").await.body, body, "reads go on meanwhile");
+    assert!(stopped().is_some());
+    broken.store(false, Ordering::SeqCst);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while node.put("/api/metro/cache/a", &body).await != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "still stopped: {:?}", stopped());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(node.get("/api/metro/cache/before").await.body, body);
+    assert_eq!(node.get("/api/metro/cache/a").await.body, body);
+    assert_eq!(node.send("GET", "/ready", &[], &[]).await.status, 200);
+    let state = node.settled(PATIENCE).await;
+    assert_eq!((state.reserved, state.staged, state.artifacts), (0, 0, 2));
+}
+
 /// A node whose store never opens, and its public plane.
 fn unopened(root: &std::path::Path) -> (Arc<NodeContext>, axum::Router) {
     let config = settings(root);

@@ -18,4 +18,5 @@ pub mod startup_status;
 
 mod reclaim;
 mod run_state;
+mod store_keeper;
 mod watched_stream;

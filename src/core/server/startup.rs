@@ -23,6 +23,7 @@ use super::node::{BoundAddresses, NodeContext, Seams};
 use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
+use super::store_keeper::StoreKeeper;
 use super::{control, mesh_wiring, public, reclaim, run_state};
 use crate::core::base::executor;
 use crate::core::base::port_holder::port_holder;
@@ -122,6 +123,7 @@ pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, Serv
     running.listen(public, internal);
     match running.open().await {
         Ok(()) => {
+            running.start_store_keeper();
             running.start_janitor();
             running.start_mesh();
             Ok(running)
@@ -322,6 +324,12 @@ impl RunningNode {
         let record = run_state::begin(&self.node).await;
         self.workers.spawn(run_state::keep(Arc::clone(&self.node), record.clone()));
         let _ = self.record.set(record);
+    }
+
+    /// Reopens the store if its writes stop.
+    fn start_store_keeper(&self) {
+        let (node, lock, options) = (Arc::clone(&self.node), Arc::clone(&self.lock), store_options(&self.node));
+        self.workers.spawn(StoreKeeper { node, lock, options }.run());
     }
 
     /// Drops multipart uploads that nobody goes on with.

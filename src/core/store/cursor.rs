@@ -45,9 +45,10 @@ struct PeersRow {
 
 impl Core {
     /// Writes rows outside the committer. The log keeps the order of writes, so after a power loss a row is never
-    /// there without what was written before it, and no sync is needed.
+    /// there without what was written before it, and no sync is needed. RocksDB takes no write after one that failed
+    /// until it is opened anew, so a failure here stops writes as one of the committer does.
     pub(crate) fn write_unsynced(&self, batch: Batch<'_>) -> Result<(), StoreError> {
-        self.index.write(batch, false)
+        self.index.write(batch, false).inspect_err(|error| self.stop_writes(error))
     }
 
     /// One cursor.

@@ -38,8 +38,8 @@ impl Check for IndexWriteStopped {
             .effect("reads go on; uploads, deletes and catching up fail, and what is written elsewhere is missing here")
             .remedy(
                 Remedy::text(
-                    "mend the disk that the reason names, then restart the node: only opening the index anew shows what \
-                     reached the disk",
+                    "mend the disk that the reason names; the node then opens its index anew within a minute, and if it \
+                     does not, restart it",
                 )
                 .look("dmesg --level=err,warn | tail -n 50"),
             ))
