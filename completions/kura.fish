@@ -36,7 +36,7 @@ complete -c kura -n "__fish_kura_needs_command" -l durability -d 'What an acknow
 process\t''"
 complete -c kura -n "__fish_kura_needs_command" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_needs_command" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_needs_command" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_needs_command" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_needs_command" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_needs_command" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_needs_command" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
@@ -80,7 +80,7 @@ complete -c kura -n "__fish_kura_using_subcommand serve" -l durability -d 'What 
 process\t''"
 complete -c kura -n "__fish_kura_using_subcommand serve" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand serve" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand serve" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand serve" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand serve" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand serve" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand serve" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
@@ -123,7 +123,7 @@ complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l durability -d 'W
 process\t''"
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
@@ -171,7 +171,7 @@ complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l durability
 process\t''"
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
@@ -222,7 +222,7 @@ complete -c kura -n "__fish_kura_using_subcommand doctor" -l durability -d 'What
 process\t''"
 complete -c kura -n "__fish_kura_using_subcommand doctor" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand doctor" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand doctor" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand doctor" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand doctor" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
@@ -263,7 +263,7 @@ complete -c kura -n "__fish_kura_using_subcommand completions" -l durability -d 
 process\t''"
 complete -c kura -n "__fish_kura_using_subcommand completions" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand completions" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand completions" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 24h]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand completions" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand completions" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand completions" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
 complete -c kura -n "__fish_kura_using_subcommand completions" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
