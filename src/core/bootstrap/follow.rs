@@ -5,6 +5,8 @@
 //! peer walks it again on a short tick and pushes deletes to it. Wanted artifacts are retried on a tick of their own.
 //! What needs work is worked out anew each time, so nothing is lost by a missed event.
 //!
+//! Large bodies are fetched beside the feed that is followed, so that small rows do not wait for them.
+//!
 //! Failure: whatever ends a worker's work is logged and tried again after a pause that grows and is reset by success.
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
 use super::pass::{Pass, PassError, bootstrap_manifests_from_peer, settle_page};
 use super::push::push_deletes;
@@ -204,8 +207,11 @@ async fn follow(follower: &Follower, peer: &Peer) -> Result<(), PassError> {
     let mut source = begun.await?;
     let progress = super::progress::NoProgress;
     let pass = Pass { engine, peer, progress: &progress, log: None, dry_run: false, is_retry: false };
-    while let Some(page) = source.next_page().await? {
+    let mut beside = JoinSet::new();
+    while let Some(mut page) = source.next_page().await? {
+        let large = take_large(&mut page);
         settle_page(&pass, page).await?;
+        fetch_beside(&pass, large, &mut beside).await?;
         source.page_settled().await?;
     }
     Ok(())

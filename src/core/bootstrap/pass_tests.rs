@@ -331,3 +331,41 @@ async fn walking_again_leaves_what_is_wanted_to_its_own_pauses() {
     bench.clock.advance(Duration::from_secs(3));
     assert_eq!(bench.walk_again().await.count(Outcome::Applied), 1, "due again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_of_the_feed_is_noted_and_comes_beside_it() {
+    let bench = Bench::new(1 << 20);
+    let bodies = vec![("good", &b"a body"[..]), ("stalled", b"another body"), ("bad", b"a third one")];
+    bench.links.attach(PEER, Some(seed_peer(bodies.clone(), Arc::default())));
+    let faults = vec![("stalled", LinkFault::StallHead), ("bad", LinkFault::CutBodyAfter(2))];
+    bench.break_bodies(faults);
+    let row = |(key, body): &(&str, &[u8])| {
+        let name = crate::core::store::record::ArtifactKey {
+            producer: "nx".to_owned(),
+            namespace: "nx".to_owned(),
+            key: (*key).to_owned(),
+        };
+        let record = crate::core::mesh::wire::unhashed_record(name, String::new(), body.len() as u64, 1000, 1000);
+        SourceRow::Artifact(Box::new(record), None)
+    };
+    let peer = Peer { url: PEER.to_owned(), source: PeerSource::Seed };
+    let (engine, progress) = (&bench.engine, &NoProgress);
+    let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: false };
+    let mut tasks = tokio::task::JoinSet::new();
+    let begun = crate::core::bootstrap::beside::fetch_beside(&pass, bodies.iter().map(row).collect(), &mut tasks);
+    begun.now_or_never().expect("nothing waits for a body").unwrap();
+    assert_eq!(bench.wanted().len(), 3, "the cursor may pass the rows now");
+    for _ in 0..2 {
+        tasks.join_next().await.unwrap().unwrap();
+    }
+    assert!(bench.store().lookup(&id("good")).unwrap().is_some());
+    let reasons: BTreeMap<_, _> = bench.wanted().into_iter().collect();
+    let expected = [(id("stalled"), WantedReason::WaitingForPeer), (id("bad"), WantedReason::Failed)];
+    assert_eq!(reasons, expected.into());
+    let again = bodies.iter().take(1).map(row).collect();
+    crate::core::bootstrap::beside::fetch_beside(&pass, again, &mut tasks).await.unwrap();
+    assert_eq!(bench.wanted().len(), 2, "what is here already is not noted");
+    drop(tasks);
+    tokio::task::yield_now().await;
+    assert_eq!((bench.staged(), bench.engine.staging.reserved_bytes()), (0, 0));
+}

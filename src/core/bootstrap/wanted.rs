@@ -69,22 +69,43 @@ pub(super) async fn note_unsettled(
         return Ok(true);
     }
     let row = |(item, end): &(PlannedItem, ItemEnd)| {
-        let name = item.record.name.clone();
         let reason = reason(end.outcome);
-        Wanted {
-            id: item.id,
-            version: item.record.version(),
-            size: item.record.size,
-            name: (name.producer, name.namespace, name.key),
-            holders: vec![holder.to_owned()],
-            reason,
-            error: end.error.clone(),
-            attempts: 1,
-            next_try_ms: next_try_ms(engine, reason, 0),
-        }
+        let next_try_ms = next_try_ms(engine, reason, 0);
+        Wanted { error: end.error.clone(), next_try_ms, ..wanted_row(holder, item, reason) }
     };
     let rows: Vec<Wanted> = unsettled.iter().map(row).collect();
     engine.store.call(move |store| store.note_wanted(&rows)).await
+}
+
+/// Notes durably an artifact that is fetched beside the feed, which nobody else needs to try meanwhile, or that is left
+/// to the retries at once; false if there is no room for more.
+pub(super) async fn note_for_later(
+    engine: &Engine,
+    holder: &str,
+    item: &PlannedItem,
+    is_fetched: bool,
+) -> Result<bool, StoreError> {
+    let pause = if is_fetched { UNAVAILABLE_PAUSE.1 } else { Duration::ZERO };
+    let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let next_try_ms = engine.clock.now_ms().saturating_add(pause_ms);
+    let error = Some("it is large and fetched beside the feed".to_owned());
+    let row = Wanted { error, next_try_ms, ..wanted_row(holder, item, WantedReason::WaitingForPeer) };
+    engine.store.call(move |store| store.note_wanted(&[row])).await
+}
+
+fn wanted_row(holder: &str, item: &PlannedItem, reason: WantedReason) -> Wanted {
+    let name = item.record.name.clone();
+    Wanted {
+        id: item.id,
+        version: item.record.version(),
+        size: item.record.size,
+        name: (name.producer, name.namespace, name.key),
+        holders: vec![holder.to_owned()],
+        reason,
+        error: None,
+        attempts: 1,
+        next_try_ms: 0,
+    }
 }
 
 /// The end of an item that this pass leaves to the retries: `serve` walks a seed-era peer every few seconds, and must
