@@ -18,3 +18,5 @@ mod matrix;
 mod reclaim;
 #[cfg(test)]
 mod volume;
+#[cfg(test)]
+mod write_stopped;
