@@ -88,3 +88,49 @@ fn a_peer_that_lies_about_the_length_cannot_spoil_a_good_body_by_a_newer_version
     assert!(matches!(outcome(&store, Operation::AdoptVersion(Box::new(lie))), CommitOutcome::Applied(_)));
     assert_eq!(body(&store, "ios", "file").unwrap(), [1; 3000]);
 }
+
+#[test]
+fn a_side_log_that_was_lost_or_damaged_in_the_middle_is_written_anew_from_the_index() {
+    let bench = Bench::new();
+    let path = bench.layout().tombstones_log();
+    let store = bench.open();
+    for namespace in ["one", "two", "three"] {
+        outcome(&store, Operation::DeleteNamespace { namespace: namespace.into(), version_ms: Some(7) });
+    }
+    store.close().unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    damaged[20] ^= 1;
+    for bytes in [Some(damaged), Some(Vec::new()), None] {
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let store = bench.open();
+        let mut names: Vec<_> = tombstone_log::read(&path).unwrap().into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        assert_eq!(names, ["one", "three", "two"]);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn the_side_log_of_a_store_that_stays_open_does_not_grow_without_end() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let namespace = "n".repeat(500);
+    let mut group = 0;
+    while std::fs::metadata(bench.layout().tombstones_log()).unwrap().len() <= 4 << 20 {
+        let deletes = (0..256).map(|_| {
+            let delete = Operation::DeleteNamespace { namespace: namespace.clone(), version_ms: None };
+            let answer = super::group::Answer::Change(tokio::sync::oneshot::channel().0);
+            super::group::Pending::new(super::evaluate::Work::Change(delete), answer)
+        });
+        store.run_group(deletes.collect());
+        group += 1;
+        assert!(group < 100);
+    }
+    outcome(&store, Operation::DeleteNamespace { namespace, version_ms: None });
+    assert_eq!(tombstone_log::read(&bench.layout().tombstones_log()).unwrap().len(), 2);
+}

@@ -372,6 +372,10 @@ impl Groups {
             return Ok(());
         }
         let path = self.core.options.layout.tombstones_log();
+        if self.tombstones.is_long() {
+            // Before the new ones go in, which the index does not have yet.
+            self.tombstones.refresh(&self.core, &path);
+        }
         let entries = tombstones.iter().map(|(namespace, version_ms)| (namespace.as_str(), *version_ms));
         self.tombstones.append(entries).map_err(|source| self.core.io_error("append to", &path, source))?;
         self.tombstones.sync().map_err(|source| {

@@ -213,11 +213,8 @@ fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError>
     let path = core.options.layout.tombstones_log();
     let tombstones = TombstoneLog::open(&path, Arc::clone(&core.options.disk));
     let mut tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
-    if tombstones.is_long()
-        && let Err(error) = tombstones.rewrite(&path, &core.all_tombstones()?)
-    {
-        // The long log is as good; a later open tries again.
-        tracing::warn!(%error, "store_tombstone_log_not_rewritten");
+    if tombstones.is_long() || !tombstones.is_whole() {
+        tombstones.refresh(core, &path);
     }
     let numbers = BodyNumbers::load(&core.index)?;
     core.bodies_settled_below.store(numbers.next(), Ordering::Release);

@@ -4,13 +4,16 @@
 //! 2: version_ms). Entries are appended and synced before the batch that makes the delete visible; so an acknowledged
 //! delete is in both places, and one that is only here was never acknowledged. A later entry for a namespace wins.
 //!
-//! Failure: a torn end is cut off at the next open. An append that fails is cut off at once.
+//! Failure: a torn end is cut off at the next open. An append that fails is cut off at once. What is cut off may be more
+//! than an entry that never counted, where the volume lost bytes in the middle; and the whole log may be lost. So a log
+//! that was not found whole is written anew from the index, which has every tombstone that counts.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::state::Core;
 use super::tagged::Row;
 use crate::core::base::disk::Disk;
 use crate::core::base::limits::NAMESPACE_BYTES_MAX;
@@ -21,7 +24,8 @@ const MAGIC: &[u8; 8] = b"KURATMB1";
 /// An entry's payload is a namespace, a number and a few bytes of tags.
 const ENTRY_BYTES_MAX: usize = NAMESPACE_BYTES_MAX + 4096;
 
-/// A log longer than this is rewritten at the next open: it holds the same namespaces over and over.
+/// A log longer than this, and twice as long as when it was last opened or written anew, is written anew: it holds the
+/// same namespaces over and over.
 const REWRITE_ABOVE_BYTES: u64 = 4 << 20;
 
 /// Entries written at a time while rewriting.
@@ -32,6 +36,10 @@ const REWRITE_CHUNK_ENTRIES: usize = 1024;
 pub(crate) struct TombstoneLog {
     file: File,
     end: u64,
+    /// Its length when it was opened or written anew.
+    began_at: u64,
+    /// Whether all of it was there when it was opened.
+    is_whole: bool,
     disk: Arc<dyn Disk>,
 }
 
@@ -45,22 +53,29 @@ impl TombstoneLog {
         };
         let mut bytes = Vec::new();
         (&file).read_to_end(&mut bytes)?;
-        let mut log = Self { file, end: 0, disk };
+        let mut log = Self { file, end: 0, began_at: 0, is_whole: true, disk };
         if bytes.len() < MAGIC.len() {
+            log.is_whole = false;
             log.start()?;
             log.disk.sync_dir(path.parent().unwrap_or(path))?;
         } else {
             log.end = parse(&bytes)?.1;
             if log.end != bytes.len() as u64 {
+                log.is_whole = false;
                 log.disk.set_len(&log.file, log.end)?;
             }
         }
         Ok(log)
     }
 
+    /// Whether all of it was there when it was opened.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// Whether the log has grown so long that it should hold only what still counts.
     pub(crate) fn is_long(&self) -> bool {
-        self.end > REWRITE_ABOVE_BYTES
+        self.end > REWRITE_ABOVE_BYTES.max(self.began_at.saturating_mul(2))
     }
 
     /// Replaces the log by one that holds just these tombstones, beside its place and then over it.
@@ -71,15 +86,31 @@ impl TombstoneLog {
             _ => {}
         }
         let file = self.disk.create_new(&fresh_path)?;
-        let mut fresh = Self { file, end: 0, disk: Arc::clone(&self.disk) };
+        let mut fresh = Self { file, end: 0, began_at: 0, is_whole: true, disk: Arc::clone(&self.disk) };
         fresh.start()?;
         for some in tombstones.chunks(REWRITE_CHUNK_ENTRIES) {
             fresh.append(some.iter().map(|(namespace, version_ms)| (namespace.as_str(), *version_ms)))?;
         }
         fresh.sync()?;
+        fresh.began_at = fresh.end;
         self.disk.rename(&fresh_path, path)?;
         *self = fresh;
         self.disk.sync_dir(path.parent().unwrap_or(path))
+    }
+
+    /// Writes the log anew with every tombstone the index has. Where that fails the log goes on as it is.
+    pub(crate) fn refresh(&mut self, core: &Core, path: &Path) {
+        let refreshed = core.all_tombstones().and_then(|tombstones| {
+            if tombstones.is_empty() && self.end <= MAGIC.len() as u64 {
+                return Ok(());
+            }
+            self.rewrite(path, &tombstones).map_err(|source| core.io_error("rewrite", path, source))
+        });
+        if let Err(error) = refreshed {
+            tracing::warn!(%error, "store_tombstone_log_not_rewritten");
+        }
+        // Not again before it has doubled from here.
+        self.began_at = self.end;
     }
 
     fn start(&mut self) -> io::Result<()> {
