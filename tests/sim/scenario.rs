@@ -69,7 +69,7 @@ impl Scenario {
         let draw = Draw { rng: SeededRng::new(seed), nodes: 0 };
         let draw = Draw { nodes: NODES_MIN + draw.below(NODES_SPAN), ..draw };
         let length = 30 + draw.below(60);
-        let operations = (0..length).map(|_| draw.operation()).collect();
+        let operations = (0..length).flat_map(|_| draw.operations()).collect();
         Self { seed, nodes: draw.index(draw.nodes), operations, restart_all: draw.below(2) == 0 }
     }
 }
@@ -100,6 +100,24 @@ impl Draw {
 
     fn namespace(&self) -> &'static str {
         NAMESPACES[self.index(self.below(3))]
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        if self.below(12) == 0 { self.death_while_fetching() } else { vec![self.operation()] }
+    }
+
+    /// A file is stored at one node, and another dies while the body, or what goes before it, is on its way.
+    fn death_while_fetching(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        let put = match self.put() {
+            Operation::Put { namespace, key, size, content, .. } => {
+                Operation::Put { node: to, namespace, key, size: 1_100 + size, content, pause_ms: 0, once: false }
+            }
+            other => other,
+        };
+        let delay_ms = 50 + self.below(200);
+        let slow = Operation::Slow { from, to, delay_ms };
+        vec![slow, put, Operation::Pass { ms: self.below(3 * delay_ms) }, Operation::Crash { node: from }]
     }
 
     fn operation(&self) -> Operation {

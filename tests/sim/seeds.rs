@@ -9,7 +9,7 @@ use crate::run::{Outcome, run};
 use crate::scenario::Scenario;
 
 /// Seeds of a plain `cargo test`: what takes about a minute on two busy processors, unoptimised.
-const SEEDS_DEFAULT: u64 = 100;
+const SEEDS_DEFAULT: u64 = 120;
 
 /// Scenarios at the same time; each is a thread of its own.
 const THREADS: usize = 2;
