@@ -36,6 +36,9 @@ const WANTED_TICK: Duration = Duration::from_secs(2);
 /// The first and the longest pause after trouble with a peer.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// From one request to the next when the answer holds nothing.
+const EMPTY_PAGE_PAUSE: Duration = Duration::from_millis(100);
+
 /// The longest time of following between two passes that leave something unsettled.
 const UNCLEAN_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -208,11 +211,35 @@ async fn follow(follower: &Follower, peer: &Peer) -> Result<(), PassError> {
     let progress = super::progress::NoProgress;
     let pass = Pass { engine, peer, progress: &progress, log: None, dry_run: false, is_retry: false };
     let mut beside = JoinSet::new();
-    while let Some(mut page) = source.next_page().await? {
+    loop {
+        let asked = engine.clock.monotonic();
+        let Some(mut page) = source.next_page().await? else { return Ok(()) };
+        let is_empty = page.rows.is_empty() && page.skipped.is_empty();
+        let rest = rest_before_asking_again(is_empty, engine.clock.monotonic().saturating_sub(asked));
         let large = take_large(&mut page);
         settle_page(&pass, page).await?;
         fetch_beside(&pass, large, &mut beside).await?;
         source.page_settled().await?;
+        tokio::time::sleep(rest).await;
     }
-    Ok(())
+}
+
+/// A peer is asked to wait for rows. One that answers with none at once would be asked in a loop as fast as it answers.
+fn rest_before_asking_again(is_empty: bool, answered_after: Duration) -> Duration {
+    if is_empty { EMPTY_PAGE_PAUSE.saturating_sub(answered_after) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::bootstrap::source_feed::LONG_POLL;
+
+    #[test]
+    fn a_peer_that_answers_with_nothing_at_once_is_not_asked_in_a_loop() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest_before_asking_again(true, ms(0)), EMPTY_PAGE_PAUSE);
+        assert_eq!(rest_before_asking_again(true, ms(60)), ms(40));
+        assert_eq!(rest_before_asking_again(true, LONG_POLL), ms(0), "a long poll that ran out");
+        assert_eq!(rest_before_asking_again(false, ms(0)), ms(0), "rows are followed at full speed");
+    }
 }
