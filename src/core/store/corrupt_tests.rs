@@ -134,3 +134,29 @@ fn the_side_log_of_a_store_that_stays_open_does_not_grow_without_end() {
     outcome(&store, Operation::DeleteNamespace { namespace, version_ms: None });
     assert_eq!(tombstone_log::read(&bench.layout().tombstones_log()).unwrap().len(), 2);
 }
+
+#[test]
+fn a_delete_that_comes_during_the_purge_of_an_earlier_one_keeps_its_mark() {
+    use super::evaluate::{PURGE_ROWS_MAX, Work, purges_under_way};
+    use super::group::{Answer, Pending};
+    let bench = Bench::new();
+    let store = bench.open();
+    let change = |operation| Pending::new(Work::Change(operation), Answer::Change(tokio::sync::oneshot::channel().0));
+    let purge = |after| {
+        let work = Work::Purge { namespace: "ios".into(), after };
+        store.run_group(vec![Pending::new(work, Answer::Purge(std::sync::mpsc::channel().0))]);
+    };
+    let delete = |version_ms| Operation::DeleteNamespace { namespace: "ios".into(), version_ms: Some(version_ms) };
+    let count = PURGE_ROWS_MAX + 10;
+    let version = |n| if n == 0 { 300 } else { 100 };
+    store.run_group((0..count).map(|n| change(replicated("ios", &format!("k{n}"), b"x", version(n)))).collect());
+    store.run_group(vec![change(delete(200))]);
+    purge(Seq(0));
+    store.run_group(vec![change(delete(400))]);
+    purge(Seq(PURGE_ROWS_MAX as u64));
+    assert_eq!(store.stats().artifacts, 1, "the first row was passed while it was live");
+    assert_eq!(purges_under_way(store.core()).unwrap(), ["ios"]);
+    drop(store);
+    let store = bench.open();
+    assert_eq!((store.stats().artifacts, purges_under_way(store.core()).unwrap().len()), (0, 0));
+}

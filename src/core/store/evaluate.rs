@@ -242,6 +242,8 @@ impl<'a> Evaluation<'a> {
 
     fn purge(&mut self, namespace: &str, after: Seq) -> Result<Verdict, StoreError> {
         let tombstone = self.tombstone(namespace)?;
+        let covers = self.tombstone_row(namespace)?.map_or(0, |row| row.number(2));
+        let began = if after == Seq(0) { covers } else { self.purge_row(namespace)?.number(2) };
         let mut doomed = Vec::new();
         let mut position = after;
         let mut looked_at = 0;
@@ -264,10 +266,19 @@ impl<'a> Evaluation<'a> {
             self.retire_body(&record, false);
         }
         let next = (looked_at == PURGE_ROWS_MAX).then_some(position);
-        if next.is_none() {
+        if next.is_none() && began == covers {
             self.batch.delete(Table::Meta, &purge_key(namespace));
+        } else if after == Seq(0) {
+            // A delete that comes while this goes on also takes rows that were passed already: it keeps its mark.
+            let row = self.purge_row(namespace)?.with_number(2, covers);
+            self.batch.put(Table::Meta, &purge_key(namespace), &row.encode());
         }
         Ok(Verdict { outcome: Outcome::Purged(next), file: None })
+    }
+
+    fn purge_row(&self, namespace: &str) -> Result<Row, StoreError> {
+        let bytes = self.core.index.get(Table::Meta, &purge_key(namespace))?;
+        bytes.map_or(Ok(Row::default()), |bytes| Row::decode(&bytes)).map_err(|error| corrupt("meta", error))
     }
 
     fn namespace_seqs(

@@ -111,7 +111,8 @@ pub(crate) const META_RUN: &[u8] = b"run";
 pub(crate) const META_BODY_HIGH: &[u8] = b"body_high";
 /// `meta`: 1: every body file below this number has a manifest or a garbage row.
 pub(crate) const META_BODY_LOW: &[u8] = b"body_low";
-/// `meta`: in front of a namespace whose deleted rows are still being removed.
+/// `meta`: in front of a namespace whose deleted rows are still being removed. 2: seq of the tombstone under which the
+/// removal now under way began.
 pub(crate) const META_PURGE_PREFIX: &[u8] = b"purge/";
 
 /// Body numbers share an extent, which is a folder of files and a range of inline rows, by their upper 52 bits.

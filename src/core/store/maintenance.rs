@@ -162,8 +162,9 @@ impl<'a> Maintenance<'a> {
                     Ok(Some(next)) => after = next,
                     Ok(None) => break,
                     Err(error) => {
+                        // The others are not to wait for it; it is tried again with the next look.
                         tracing::warn!(%error, "store_purge_failed");
-                        return;
+                        break;
                     }
                 }
             }
