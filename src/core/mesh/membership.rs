@@ -421,10 +421,10 @@ impl Membership {
         if urls.is_empty() || self.parts.store.current().is_none() {
             return;
         }
-        let remembered = self
-            .parts
-            .store
-            .call(move |store| if store.remembered_peers()? == urls { Ok(()) } else { store.remember_peers(&urls) });
+        // A row that does not decode is replaced: it only spares the wait for the first answer of the DNS name.
+        let remembered = self.parts.store.call(move |store| {
+            if store.remembered_peers().is_ok_and(|known| known == urls) { Ok(()) } else { store.remember_peers(&urls) }
+        });
         if let Err(error) = remembered.await {
             tracing::warn!(%error, "peers_not_remembered");
         }
