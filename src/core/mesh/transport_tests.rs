@@ -136,3 +136,18 @@ async fn links_in_memory_fail_as_told() {
     let late = collect(with_fault(LinkFault::Delay(Duration::from_secs(2))).await.unwrap()).await.0;
     assert_eq!(late, b"0123456789 ");
 }
+
+#[tokio::test]
+async fn a_node_that_is_taken_from_memory_resets_what_is_under_way() {
+    let transport = MemoryTransport::new();
+    transport.attach("http://there", Some(peer()));
+    let asked = tokio::spawn(transport.send(request("http://there", "/silent")));
+    let begun = transport.send(request("http://there", "/silent-body")).await.unwrap();
+    tokio::task::yield_now().await;
+    transport.attach("http://there", None);
+    assert_eq!(asked.await.unwrap().unwrap_err().phase, TransportPhase::Response);
+    let (_, error) = collect(begun).await;
+    assert_eq!(error.unwrap().phase, TransportPhase::Body);
+    let refused = transport.send(request("http://there", "/echo")).await.unwrap_err();
+    assert_eq!(refused.phase, TransportPhase::Connect);
+}
