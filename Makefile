@@ -23,7 +23,8 @@ sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
 
-bench: tools ## Measure inline thresholds, 5 runs; FOLDER is on the volume to measure.
+bench: build ## Catch-up beside rsync, 3 turns; then inline thresholds, 5 runs; FOLDER is on the volume to measure.
+	scripts/bench-catch-up.sh
 	$(CARGO) run --quiet --release --example inline_threshold -- $${FOLDER:-target} 1500 5
 
 lint: tools ## What a change has to pass besides the tests.

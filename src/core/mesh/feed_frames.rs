@@ -120,7 +120,8 @@ pub enum Frame {
         /// Which one.
         namespace: String,
     },
-    /// Last: how many rows and tombstones came before it.
+    /// Last: how many rows and tombstones came before it. On the wire it also carries the BLAKE3 of every byte of the
+    /// page before it, because a record that was changed on the way would be committed as it came.
     End {
         /// Rows and tombstones.
         rows: u64,
@@ -150,9 +151,12 @@ pub enum FrameError {
     /// A body that rides along has another digest than the one before it.
     #[error("a body in the feed page does not match its digest")]
     Digest,
+    /// The page has another digest than its end frame says.
+    #[error("the feed page does not match its digest")]
+    PageDigest,
 }
 
-/// Appends a frame.
+/// Appends a frame to its page, which `into` holds from its first byte on.
 pub fn encode(frame: &Frame, into: &mut BytesMut) {
     let mut payload = BytesMut::new();
     let (kind, status) = match frame {
@@ -173,6 +177,7 @@ pub fn encode(frame: &Frame, into: &mut BytesMut) {
         }
         Frame::End { rows } => {
             payload.put_u64_le(*rows);
+            payload.put_slice(Digest::of(into).as_bytes());
             (TYPE_END, FrameStatus::Ok)
         }
     };
@@ -206,8 +211,9 @@ pub struct FeedPageFrames {
 }
 
 /// Decodes a whole page. The caller bounds its bytes before reading them.
-pub fn decode_page(mut bytes: Bytes) -> Result<FeedPageFrames, FrameError> {
-    let Some(Frame::Header(header)) = next_frame(&mut bytes)? else {
+pub fn decode_page(page: Bytes) -> Result<FeedPageFrames, FrameError> {
+    let mut bytes = page.clone();
+    let Some(Frame::Header(header)) = next_frame(&page, &mut bytes)? else {
         return Err(FrameError::Malformed("header"));
     };
     if header.version != FEED_VERSION {
@@ -215,7 +221,7 @@ pub fn decode_page(mut bytes: Bytes) -> Result<FeedPageFrames, FrameError> {
     }
     let mut rows = Vec::new();
     loop {
-        match next_frame(&mut bytes)? {
+        match next_frame(&page, &mut bytes)? {
             None => {}
             Some(Frame::End { rows: said }) => return end_page(header, rows, said),
             Some(Frame::Header(_)) => return Err(FrameError::Malformed("header")),
@@ -229,8 +235,9 @@ fn end_page(header: FeedHeader, rows: Vec<Frame>, said: u64) -> Result<FeedPageF
     if said == held { Ok(FeedPageFrames { header, rows }) } else { Err(FrameError::Count { said, held }) }
 }
 
-/// The next frame, or `None` for one of an unknown type.
-fn next_frame(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
+/// The next frame of a page, or `None` for one of an unknown type. `bytes` is what is left of the page.
+fn next_frame(page: &Bytes, bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
+    let before = page.get(..page.len().saturating_sub(bytes.len())).unwrap_or_default();
     let length = bytes.try_get_u32_le().map_err(|_| FrameError::Cut)? as usize;
     if length < 2 {
         return Err(FrameError::Malformed("short"));
@@ -244,13 +251,21 @@ fn next_frame(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
         TYPE_HEADER => decode_header(&payload).map(Some),
         TYPE_ROW => decode_row(payload, status).map(Some),
         TYPE_TOMBSTONE => decode_tombstone(payload).map(Some),
-        TYPE_END => payload.try_get_u64_le().map(|rows| Some(Frame::End { rows })).map_err(|_| end_malformed()),
+        TYPE_END => decode_end(payload, before).map(Some),
         _ => Ok(None),
     }
 }
 
-fn end_malformed() -> FrameError {
-    FrameError::Malformed("end")
+/// What stands behind the digest belongs to later versions.
+fn decode_end(mut payload: Bytes, before: &[u8]) -> Result<Frame, FrameError> {
+    let malformed = FrameError::Malformed("end");
+    let Ok(rows) = payload.try_get_u64_le() else { return Err(malformed) };
+    let digest = payload.get(..Digest::LEN).ok_or(malformed)?;
+    if Digest::of(before).as_bytes().as_slice() == digest {
+        Ok(Frame::End { rows })
+    } else {
+        Err(FrameError::PageDigest)
+    }
 }
 
 fn decode_header(payload: &[u8]) -> Result<Frame, FrameError> {

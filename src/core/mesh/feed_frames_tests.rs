@@ -41,14 +41,14 @@ fn a_page_has_these_very_bytes() {
         r#""epoch":"3333333333333333","head_seq":9,"after":2,"next":4,"evicted_floor_ms":0,"now_ms":1700000000000}"#,
     );
     let digest = Digest::of(b"body");
-    let expected = format!(
-        "d50000000100{}09000000020003000000726563{}{}{}",
+    let before_end = format!(
+        "d50000000100{}09000000020003000000726563{}{}",
         hex::encode(header),
         format_args!("2c000000020002000000{}{digest}{}", hex::encode("r2"), hex::encode("body")),
-        "14000000030004000000000000000500000000000000".to_owned() + &hex::encode("ns"),
-        "0a00000004000300000000000000",
+        "14000000030004000000000000000500000000000000".to_owned() + &hex::encode("ns")
     );
-    assert_eq!(hex::encode(encoded(&page())), expected);
+    let page_digest = Digest::of(&hex::decode(&before_end).unwrap());
+    assert_eq!(hex::encode(encoded(&page())), format!("{before_end}2a00000004000300000000000000{page_digest}"));
 }
 
 #[test]
@@ -68,6 +68,18 @@ fn a_page_cut_anywhere_is_an_error() {
 }
 
 #[test]
+fn a_byte_changed_anywhere_is_an_error() {
+    let whole = encoded(&page());
+    for at in 0..whole.len() {
+        let mut changed = BytesMut::from(&whole[..]);
+        changed[at] ^= 1;
+        // The status of the end frame itself says nothing and is not covered.
+        let is_end_status = at == whole.len() - 41;
+        assert_eq!(decode_page(changed.freeze()).is_err(), !is_end_status, "byte {at}");
+    }
+}
+
+#[test]
 fn unknown_types_are_skipped_and_unknown_statuses_kept() {
     let mut bytes = BytesMut::from(&encoded(&page()[..1])[..]);
     bytes.put_slice(&[5, 0, 0, 0, 200, 0, 1, 2, 3]);
@@ -84,7 +96,7 @@ fn a_lying_page_is_refused() {
     let version = [Frame::Header(FeedHeader { version: 2, ..header() }), Frame::End { rows: 0 }];
     assert_eq!(decode_page(encoded(&version)), Err(FrameError::Version(2)));
     let mut corrupt = BytesMut::from(&encoded(&page())[..]);
-    let at = corrupt.len() - 14 - 24 - 1;
+    let at = corrupt.len() - 46 - 24 - 1;
     corrupt[at] ^= 1;
     assert_eq!(decode_page(corrupt.freeze()), Err(FrameError::Digest));
     let huge = [&encoded(&page()[..1])[..], &[255, 255, 255, 255, 2, 0]].concat();
