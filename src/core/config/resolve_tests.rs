@@ -32,7 +32,7 @@ fn everything_has_a_default() {
     assert_eq!((config.tenant_id.as_str(), config.region.as_str()), ("default", "local"));
     assert_eq!((config.durability, config.tmp_dir_max_bytes), (Durability::Power, 8 << 30));
     assert_eq!(config.drain_completion_timeout, Duration::from_secs(240));
-    assert_eq!(config.multipart_upload_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.multipart_upload_ttl, Duration::from_secs(900));
     assert_eq!((config.metadata_store_read_cache_bytes, config.metadata_store_max_open_files), (128 << 20, 512));
     assert_eq!((config.tokio_worker_threads, config.cas_capacity_bytes), (4, None));
     assert!(config.peers.is_empty() && config.discovery_dns_name.is_none());
