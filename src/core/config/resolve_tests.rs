@@ -1,3 +1,5 @@
+//! Precedence, defaults and faults of settings: all faults at once, each with its source.
+
 use super::*;
 
 const MACHINE_MEMORY: u64 = 4 << 30;

@@ -1,3 +1,5 @@
+//! The bytes of a feed page, and every way in which a page can be wrong.
+
 use super::*;
 
 fn header() -> FeedHeader {

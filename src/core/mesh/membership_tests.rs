@@ -1,3 +1,5 @@
+//! Who becomes a member, who is refused and why, and that this node never is its own peer.
+
 use super::*;
 use crate::core::base::ids::{Epoch, Seq};
 use crate::core::mesh::readiness::TrafficState;

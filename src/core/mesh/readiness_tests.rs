@@ -1,3 +1,5 @@
+//! The readiness machine, told facts with the time: when a node serves, when it waits, and what it says meanwhile.
+
 use super::*;
 use crate::core::base::clock::ManualClock;
 

@@ -1,3 +1,5 @@
+//! The seed era's JSON as it is read and written: tolerant of what is new, strict about what would do harm.
+
 use super::*;
 
 const ID: &str = "81da7c9260239afe7ec39f204b6d79c5d979b8cb4ac6b136fc5fd17e57d0a96c";

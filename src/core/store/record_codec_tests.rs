@@ -1,3 +1,5 @@
+//! The bytes of a record: version 1 for ever, unknown fields kept, and no input that panics.
+
 use proptest::prelude::*;
 
 use super::*;
