@@ -244,15 +244,23 @@ fn presence<'a>(context: &'a Context, pulse: &Pulse) -> Result<&'a IntegrityRepo
     made.as_ref().map_err(CheckError::clone)
 }
 
+/// How often what was found bad beside a running node is looked at again: an artifact that is replaced all the time may
+/// be replaced between the opening of the index and the look at its body, but hardly each time.
+const LOOKS_AGAIN_MAX: usize = 8;
+
 /// Verifies, and beside a writer verifies what was found bad once more.
 fn confirmed(context: &Context, pulse: &Pulse, hash: HashBodies) -> Result<IntegrityReport, CheckError> {
     let mut report = verified(context.index()?, hash, None, pulse)?;
     if report.missing_total + report.corrupt_total == 0 || !context.is_held() {
         return Ok(report);
     }
-    let suspects: Vec<ArtifactId> = report.missing.iter().chain(&report.corrupt).map(|bad| bad.id).collect();
-    let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
-    let again = verified(&fresh, HashBodies::All, Some(suspects), pulse)?;
+    let mut again = look_again(context, pulse, &report)?;
+    for _ in 1..LOOKS_AGAIN_MAX {
+        if again.missing_total + again.corrupt_total == 0 {
+            break;
+        }
+        again = look_again(context, pulse, &again)?;
+    }
     // Lists are bounded; beyond the bound the first walk's count stands if any of the listed ones was confirmed.
     let settle = |total: u64, listed: usize, confirmed: u64| {
         if total > listed as u64 && confirmed > 0 { total } else { confirmed }
@@ -261,6 +269,13 @@ fn confirmed(context: &Context, pulse: &Pulse, hash: HashBodies) -> Result<Integ
     report.corrupt_total = settle(report.corrupt_total, report.corrupt.len(), again.corrupt_total);
     (report.missing, report.corrupt) = (again.missing, again.corrupt);
     Ok(report)
+}
+
+/// What was found bad, on a view of the index opened just now.
+fn look_again(context: &Context, pulse: &Pulse, found: &IntegrityReport) -> Result<IntegrityReport, CheckError> {
+    let suspects: Vec<ArtifactId> = found.missing.iter().chain(&found.corrupt).map(|bad| bad.id).collect();
+    let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
+    verified(&fresh, HashBodies::All, Some(suspects), pulse)
 }
 
 fn verified(
