@@ -34,7 +34,7 @@ pub fn resolved(targets: &Targets) -> String {
 pub fn met(met: &Handshake) -> Vec<String> {
     let usable = met.usable.iter().map(|peer| match &peer.source {
         PeerSource::Seed => format!("{} is a seed-era node", peer.url),
-        PeerSource::Kura { store_id, artifacts } => {
+        PeerSource::Kura { store_id, artifacts, .. } => {
             format!("{} is store {store_id} with {}", peer.url, plural(*artifacts, "artifact", "artifacts"))
         }
     });

@@ -10,9 +10,10 @@
 use tokio::task::JoinSet;
 
 use super::engine::{Engine, Peer};
-use super::pass::{ItemEnd, Pass, PassError, bootstrap_artifact_from_peer};
+use super::pass::{Pass, PassError};
 use super::plan::{Action, PlannedItem, plan_page};
 use super::progress::NoProgress;
+use super::settle::{ItemEnd, bootstrap_artifact_from_peer};
 use super::source::{SourcePage, SourceRow};
 use super::wanted::{note_for_later, note_unsettled};
 use crate::core::store::Store;

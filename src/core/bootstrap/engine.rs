@@ -12,6 +12,7 @@ use crate::core::base::ids::StoreId;
 use crate::core::base::rng::{Rng, RngExt};
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::membership::{Member, MemberKind};
+use crate::core::mesh::wire::PeerFeatures;
 use crate::core::staging::area::Staging;
 use crate::core::store::store_handle::StoreHandle;
 
@@ -26,6 +27,8 @@ pub enum PeerSource {
         store_id: StoreId,
         /// How many artifacts it says it has.
         artifacts: u64,
+        /// What it can do.
+        features: PeerFeatures,
     },
 }
 
@@ -44,7 +47,11 @@ impl Peer {
         let source = match &member.kind {
             MemberKind::Unknown => return None,
             MemberKind::Seed => PeerSource::Seed,
-            MemberKind::Kura(status) => PeerSource::Kura { store_id: status.store_id?, artifacts: status.artifacts },
+            MemberKind::Kura(status) => PeerSource::Kura {
+                store_id: status.store_id?,
+                artifacts: status.artifacts,
+                features: PeerFeatures::of(&status.features),
+            },
         };
         member.reachable.then(|| Self { url: member.url.clone(), source })
     }

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
-use super::pass::{Pass, PassError, bootstrap_manifests_from_peer, settle_page};
+use super::pass::{Pass, PassError, bootstrap_manifests_from_peer};
 use super::push::push_deletes;
+use super::settle::settle_page;
 use super::source::ManifestSource;
 use super::source_feed::{FeedMode, FeedSource};
 use super::wanted::retry_due;

@@ -2,7 +2,7 @@
 //!
 //! How it works: a pass over a peer ([`pass`]) takes all its tombstones, then page after page from a
 //! [`source::ManifestSource`]: the walk of a seed-era peer or the feed of a kura peer. Each page is compared with the
-//! store ([`plan`]), what is missing is fetched into staging, verified and committed ([`fetch`]), and only then does the
+//! store ([`plan`]), what is missing is fetched into staging, verified and committed ([`settle`], [`fetch`]), and only then does the
 //! cursor move. `serve` runs passes and then follows ([`follow`]); `kura bootstrap` runs rounds of passes
 //! ([`catch_up`]) and prints a [`report`].
 //!
@@ -23,6 +23,7 @@ pub mod plan;
 pub mod progress;
 pub mod push;
 pub mod report;
+mod settle;
 pub mod source;
 pub mod source_feed;
 pub mod source_walk;

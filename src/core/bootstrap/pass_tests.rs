@@ -19,6 +19,7 @@ use crate::core::base::ids::{ArtifactId, InstanceId};
 use crate::core::base::rng::SeededRng;
 use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::bootstrap::progress::{NoProgress, RecordedProgress};
+use crate::core::bootstrap::source::SourceRow;
 use crate::core::config::Durability;
 use crate::core::data_dir::layout::{Layout, create_data_dir, ensure_directories};
 use crate::core::mesh::client::PeerClient;

@@ -11,10 +11,11 @@ use futures_util::StreamExt;
 
 use super::engine::{Engine, Peer};
 use super::fetch::{FetchError, fetch_artifact};
-use super::pass::{ItemEnd, Pass, PassSummary, commit};
+use super::pass::{Pass, PassSummary};
 use super::plan::{Action, PlannedItem, decide};
 use super::progress::Progress;
 use super::report::Outcome;
+use super::settle::{ItemEnd, commit};
 use crate::core::base::ids::{ArtifactId, Digest};
 use crate::core::mesh::wire::unhashed_record;
 use crate::core::store::error::StoreError;

@@ -25,6 +25,21 @@ pub const PROTOCOL_MIN: u32 = 1;
 /// What this binary can do beyond the base protocol; names are only added.
 pub const FEATURES: [&str; 2] = ["feed", "ranges"];
 
+/// What a peer can do beyond the base protocol, of the things that this node makes use of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerFeatures {
+    /// Many bodies to a request.
+    pub bulk: bool,
+}
+
+impl PeerFeatures {
+    /// Those that a peer's status names; others are ignored.
+    pub fn of(names: &[String]) -> Self {
+        let has = |feature: &str| names.iter().any(|name| name == feature);
+        Self { bulk: has("bulk") }
+    }
+}
+
 /// Carries the sender's store id on requests between kura nodes, so that a node knows who can reach it.
 pub const STORE_ID_HEADER: &str = "x-kura-store-id";
 

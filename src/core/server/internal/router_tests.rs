@@ -31,7 +31,7 @@ use crate::core::mesh::feed_frames::Frame;
 use crate::core::mesh::membership::{Membership, MembershipParts};
 use crate::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use crate::core::mesh::readiness::Readiness;
-use crate::core::mesh::wire::RECORD_HEADER;
+use crate::core::mesh::wire::{PeerFeatures, RECORD_HEADER};
 use crate::core::staging::area::{AreaKind, Staging, StagingOptions};
 use crate::core::staging::body_writer::BodySpec;
 use crate::core::staging::budget::BudgetClass;
@@ -171,7 +171,8 @@ impl Node {
 
     fn as_peer(&self) -> Peer {
         let stats = self.store().stats();
-        let source = PeerSource::Kura { store_id: stats.store_id, artifacts: stats.artifacts };
+        let features = PeerFeatures::of(&FEATURES.map(str::to_owned));
+        let source = PeerSource::Kura { store_id: stats.store_id, artifacts: stats.artifacts, features };
         Peer { url: self.url.clone(), source }
     }
 
