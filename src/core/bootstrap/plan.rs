@@ -16,6 +16,8 @@ pub enum Action {
     Adopt,
     /// It, or something newer, is here, or it was deleted or evicted.
     Skip,
+    /// This store is full of newer artifacts: it would be evicted at once.
+    PassOver,
     /// Its version is too far ahead of our clock: the row is skipped and reported.
     Refuse,
 }
@@ -26,6 +28,7 @@ pub fn decide(wants: Wants) -> Action {
         Wants::Fetch => Action::Fetch,
         Wants::Adopt => Action::Adopt,
         Wants::AlreadyHere | Wants::Tombstoned | Wants::Evicted => Action::Skip,
+        Wants::BeyondCapacity => Action::PassOver,
         Wants::ClockSkew => Action::Refuse,
     }
 }

@@ -71,9 +71,10 @@ impl ItemEnd {
         }
     }
 
-    /// Whether it has to be noted as wanted.
+    /// Whether it has to be noted as wanted. What is beyond capacity is not: it would fill the table with what is not
+    /// fetched anyway.
     pub fn is_unsettled(&self) -> bool {
-        !self.noted && !matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent)
+        !self.noted && !matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent | Outcome::BeyondCapacity)
     }
 }
 
@@ -141,6 +142,7 @@ fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
     match item.action {
         Action::Fetch => log.planned(&pass.peer.url, &item.id, item.record.size),
         Action::Refuse => log.skipped(1),
+        Action::PassOver => log.settled(&pass.peer.url, &item.id, Outcome::BeyondCapacity, None, 0),
         Action::Adopt | Action::Skip => log.settled(&pass.peer.url, &item.id, Outcome::AlreadyPresent, None, 0),
     }
 }
@@ -158,7 +160,7 @@ fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end:
     }
     let outcome = match end.outcome {
         Outcome::Applied => ApplyOutcome::Applied,
-        Outcome::AlreadyPresent | Outcome::Unavailable => ApplyOutcome::IgnoredStale,
+        Outcome::AlreadyPresent | Outcome::Unavailable | Outcome::BeyondCapacity => ApplyOutcome::IgnoredStale,
         _ => ApplyOutcome::Error,
     };
     pass.engine.metrics.applied(ApplySource::Bootstrap, ItemType::Artifact, outcome);
@@ -174,6 +176,7 @@ fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end:
 pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
     match item.action {
         Action::Skip => return Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
+        Action::PassOver => return Ok(ItemEnd::new(Outcome::BeyondCapacity, 0)),
         Action::Refuse => return Ok(skewed()),
         Action::Adopt | Action::Fetch => {}
     }
@@ -188,6 +191,7 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
     }
     match action {
         Action::Skip => Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
+        Action::PassOver => Ok(ItemEnd::new(Outcome::BeyondCapacity, 0)),
         Action::Refuse => Ok(skewed()),
         Action::Adopt => {
             let adopted = engine.store.commit(Operation::AdoptVersion(item.record)).await?;

@@ -215,7 +215,7 @@ async fn retry_one(
     let listed = record.clone();
     let action = decide(engine.store.call(move |store| store.wants(&listed)).await?);
     // What is here under an older version is fetched: a wanted row does not carry all that adopting needs.
-    if matches!(action, Action::Skip | Action::Refuse) {
+    if matches!(action, Action::Skip | Action::PassOver | Action::Refuse) {
         engine.store.call(move |store| store.settle_wanted(&[id])).await?;
         return Ok(ItemEnd::present());
     }

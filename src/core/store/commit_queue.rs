@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::committer::{CommitTicket, Operation};
 use super::error::StoreError;
 use super::evaluate::Work;
+use super::evaluate_evict::{Evicted, Eviction};
 use super::group::{Answer, Groups, Pending};
 use super::maintenance::{Maintenance, Wake};
 use super::state::Core;
@@ -73,7 +74,7 @@ impl CommitQueue {
         match sender.try_send(Message::Work(pending)) {
             Err(TrySendError::Full(Message::Work(pending))) => match pending.work {
                 Work::Change(operation) => Err(operation),
-                Work::Purge { .. } => Ok(CommitTicket(receiver)),
+                Work::Purge { .. } | Work::Evict(_) => Ok(CommitTicket(receiver)),
             },
             // A closed queue drops the answer's sender, so the ticket says that the store is not open.
             _ => Ok(CommitTicket(receiver)),
@@ -85,6 +86,13 @@ impl CommitQueue {
         let (sender, receiver) = std::sync::mpsc::channel();
         let work = Work::Purge { namespace: namespace.to_owned(), after };
         self.send(Pending::new(work, Answer::Purge(sender)));
+        receiver.recv().unwrap_or(Err(StoreError::NotOpen))
+    }
+
+    /// Evicts what of this is still as it was when it was chosen.
+    pub(crate) fn evict(&self, eviction: Eviction) -> Result<Evicted, StoreError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.send(Pending::new(Work::Evict(eviction), Answer::Evict(sender)));
         receiver.recv().unwrap_or(Err(StoreError::NotOpen))
     }
 

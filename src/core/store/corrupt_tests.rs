@@ -137,7 +137,8 @@ fn the_side_log_of_a_store_that_stays_open_does_not_grow_without_end() {
 
 #[test]
 fn a_delete_that_comes_during_the_purge_of_an_earlier_one_keeps_its_mark() {
-    use super::evaluate::{PURGE_ROWS_MAX, Work, purges_under_way};
+    use super::evaluate::Work;
+    use super::evaluate_purge::{PURGE_ROWS_MAX, purges_under_way};
     use super::group::{Answer, Pending};
     let bench = Bench::new();
     let store = bench.open();

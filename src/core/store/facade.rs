@@ -11,6 +11,7 @@ use super::cursor::Cursor;
 use super::epochs;
 use super::error::StoreError;
 use super::evaluate::number_of;
+use super::eviction::{self, EvictGoal, EvictReport};
 use super::open::{self, Writer};
 use super::record::Record;
 use super::state::Core;
@@ -81,6 +82,15 @@ pub struct StoreStats {
     pub body_bytes: u64,
     /// Replicated versions at or below this were evicted in bulk.
     pub evicted_floor_ms: u64,
+    /// What all bodies take: with footers, rounded to blocks, with their inodes or rows, and with those that wait to be
+    /// removed.
+    pub charged_bytes: u64,
+    /// What they may take, if that is bounded.
+    pub capacity_bytes: Option<u64>,
+    /// The version of the oldest artifact; 0 = there is none.
+    pub oldest_version_ms: u64,
+    /// Artifacts evicted in the life of this store.
+    pub evictions: u64,
     /// Why writes are stopped, if they are.
     pub write_stopped: Option<String>,
 }
@@ -150,6 +160,18 @@ impl Store {
     /// O(1) figures.
     pub fn stats(&self) -> StoreStats {
         self.core.stats()
+    }
+
+    /// Bounds what bodies may take, in charged bytes; `None` lifts the bound. Nothing is evicted by this: see
+    /// [`Store::evict`]. A full store answers [`Wants::BeyondCapacity`] to what it would evict at once.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.core.capacity_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Makes room; blocks until the bodies are gone. Frees less than asked for only if there is no more.
+    pub fn evict(&self, goal: EvictGoal) -> Result<EvictReport, StoreError> {
+        let writer = self.writer.as_ref().ok_or(StoreError::NotOpen)?;
+        eviction::evict(&self.core, writer, goal)
     }
 
     /// The newest visible row; changes wake the receiver.
@@ -341,8 +363,10 @@ pub enum Wants {
     AlreadyHere,
     /// A tombstone beats it.
     Tombstoned,
-    /// Evicted here.
+    /// Evicted here; it is not wanted again.
     Evicted,
+    /// This store is full of newer artifacts and would evict it at once.
+    BeyondCapacity,
     /// Its version is too far ahead of our clock.
     ClockSkew,
 }

@@ -372,7 +372,7 @@ fn a_reader_beside_a_writer_sees_what_was_committed_and_disturbs_nothing() {
 fn a_deleted_namespace_is_emptied_in_bounded_batches() {
     let bench = Bench::new();
     let store = bench.open();
-    let count = evaluate::PURGE_ROWS_MAX * 2 + 10;
+    let count = evaluate_purge::PURGE_ROWS_MAX * 2 + 10;
     for n in 0..count {
         applied(&store, local("ios", &format!("k{n}"), b"x"));
     }

@@ -23,6 +23,7 @@ use super::body_numbers::BodyNumbers;
 use super::committer::{CommitOutcome, Operation};
 use super::error::StoreError;
 use super::evaluate::{Evaluation, Finished, Outcome, Verdict, Work};
+use super::evaluate_evict::Evicted;
 use super::footer;
 use super::index::Batch;
 use super::keys::extent_of;
@@ -43,6 +44,8 @@ pub(crate) enum Answer {
     Change(oneshot::Sender<Result<CommitOutcome, StoreError>>),
     /// Of a purge: where it goes on.
     Purge(std::sync::mpsc::Sender<Result<Option<Seq>, StoreError>>),
+    /// Of an eviction.
+    Evict(std::sync::mpsc::Sender<Result<Evicted, StoreError>>),
 }
 
 /// A piece of work on its way through a group.
@@ -94,6 +97,8 @@ impl Answer {
             (Self::Change(sender), Err(error)) => drop(sender.send(Err(error))),
             (Self::Purge(sender), Ok(Outcome::Purged(next))) => drop(sender.send(Ok(next))),
             (Self::Purge(sender), Err(error)) => drop(sender.send(Err(error))),
+            (Self::Evict(sender), Ok(Outcome::Evicted(evicted))) => drop(sender.send(Ok(evicted))),
+            (Self::Evict(sender), Err(error)) => drop(sender.send(Err(error))),
             _ => {}
         }
     }
@@ -305,7 +310,7 @@ impl Groups {
         if let (Some(metrics), Answer::Change(_)) = (self.core.metrics.get(), &answer) {
             metrics.changed(match &outcome {
                 Ok(Outcome::Change(outcome)) => Ok(outcome),
-                Ok(Outcome::Purged(_)) => Ok(&CommitOutcome::DeleteIgnored),
+                Ok(_) => Ok(&CommitOutcome::DeleteIgnored),
                 Err(error) => Err(error),
             });
         }

@@ -145,7 +145,7 @@ impl<'a> Maintenance<'a> {
 
     /// Purges what earlier processes left, and what was not woken for.
     fn purge_left_over(&self, queue: &CommitQueue) {
-        match super::evaluate::purges_under_way(self.core) {
+        match super::evaluate_purge::purges_under_way(self.core) {
             Ok(namespaces) => self.purge_all(queue, &namespaces),
             Err(error) => tracing::warn!(%error, "store_purge_list_failed"),
         }

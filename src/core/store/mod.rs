@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod committer;
 pub mod cursor;
 pub mod error;
+pub mod eviction;
 pub mod footer;
 pub mod integrity;
 pub mod metrics;
@@ -27,6 +28,9 @@ mod body_numbers;
 mod commit_queue;
 mod epochs;
 mod evaluate;
+mod evaluate_evict;
+mod evaluate_purge;
+mod evaluate_rows;
 mod facade;
 mod group;
 mod index;
@@ -39,6 +43,7 @@ mod trim;
 mod verified;
 mod version;
 
+pub use eviction::{EvictGoal, EvictReport};
 pub use facade::{FileBody, OpenBody, OpenReport, Store, StoreOptions, StoreStats, Wants};
 
 #[cfg(test)]
@@ -55,3 +60,6 @@ mod wanted_tests;
 
 #[cfg(test)]
 mod corrupt_tests;
+
+#[cfg(test)]
+mod eviction_tests;

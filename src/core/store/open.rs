@@ -198,6 +198,7 @@ fn make_core(
         artifacts: state.artifacts().into(),
         body_bytes: state.body_bytes().into(),
         evicted_floor_ms: state.evicted_floor_ms().into(),
+        capacity_bytes: u64::MAX.into(),
         wanted_rows: wanted_rows.into(),
         verified: VerifiedBodies::default(),
         breaker: Breaker::default(),

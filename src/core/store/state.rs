@@ -94,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) artifacts: AtomicU64,
     pub(crate) body_bytes: AtomicU64,
     pub(crate) evicted_floor_ms: AtomicU64,
+    /// `u64::MAX` = not bounded.
+    pub(crate) capacity_bytes: AtomicU64,
     /// Held while wanted rows are read and changed.
     pub(crate) wanted_rows: Mutex<u64>,
     pub(crate) verified: VerifiedBodies,
@@ -124,6 +126,10 @@ impl Core {
             artifacts: self.artifacts.load(Ordering::Acquire),
             body_bytes: self.body_bytes.load(Ordering::Acquire),
             evicted_floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
+            charged_bytes: self.body_bytes.load(Ordering::Acquire),
+            capacity_bytes: Some(self.capacity_bytes.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX),
+            oldest_version_ms: 0,
+            evictions: 0,
             write_stopped: self.stop_reason(),
         }
     }

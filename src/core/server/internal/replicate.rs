@@ -111,7 +111,7 @@ async fn take_artifact(context: &InternalContext, pushed: Pushed, body: Body) ->
         match context.store.call(move |store| store.wants(&record)).await? {
             Wants::Fetch | Wants::Adopt => {}
             Wants::Tombstoned => return Ok(ApplyOutcome::IgnoredTombstone),
-            Wants::AlreadyHere | Wants::Evicted => return Ok(ApplyOutcome::IgnoredStale),
+            Wants::AlreadyHere | Wants::Evicted | Wants::BeyondCapacity => return Ok(ApplyOutcome::IgnoredStale),
             Wants::ClockSkew => {
                 tracing::warn!(version_ms, "replicated_artifact_ahead_of_clock");
                 return Ok(ApplyOutcome::IgnoredStale);
