@@ -7,6 +7,8 @@
 mod support;
 
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod exclusivity;
 #[cfg(test)]
 mod recovery;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
 use super::pass::{Pass, PassError, bootstrap_manifests_from_peer};
+use super::pass_permit::{Moving, with_permit};
 use super::push::push_deletes;
 use super::settle::settle_page;
 use super::source::ManifestSource;
@@ -171,11 +172,10 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
 }
 
 async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry: bool) -> Result<bool, PassError> {
-    // The semaphore is never closed.
-    let _permit = passes.acquire().await;
-    let pass =
-        Pass { engine: &follower.engine, peer, progress: &follower.readiness, log: None, dry_run: false, is_retry };
-    Ok(bootstrap_manifests_from_peer(&pass).await?.is_clean())
+    let moving = Moving::new(&follower.readiness);
+    let pass = Pass { engine: &follower.engine, peer, progress: &moving, log: None, dry_run: false, is_retry };
+    let summary = with_permit(passes, &peer.url, &moving, bootstrap_manifests_from_peer(&pass)).await?;
+    Ok(summary.is_clean())
 }
 
 /// `walked` says that the turn before went to its end, so that there was no reason since to try anything early.

@@ -19,6 +19,7 @@ pub mod follow;
 pub mod metrics;
 pub mod open;
 pub mod pass;
+mod pass_permit;
 pub mod plan;
 pub mod progress;
 pub mod push;

@@ -12,15 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prometheus::IntGauge;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
+use super::connection_watch::{ConnectionWatch, WatchedBody, WatchingExecutor};
 use super::watched_stream::{Patience, WatchedStream};
 use crate::core::base::limits::NO_PROGRESS_TIMEOUT;
 
@@ -51,6 +57,8 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How a listener is told to end.
 #[derive(Debug, Clone, Default)]
 pub struct Ending {
+    /// Ask HTTP/2 clients to go elsewhere; accept and serve on.
+    pub away: CancellationToken,
     /// Accept no more; finish what is under way.
     pub stop: CancellationToken,
     /// Drop what is left.
@@ -73,10 +81,13 @@ pub async fn serve(listener: TcpListener, app: Router, open: IntGauge, ending: E
         match accepted {
             Ok((stream, _)) => {
                 let (app, open, ending) = (app.clone(), open.clone(), ending.clone());
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "nodelay_refused");
+                }
                 connections.spawn(async move {
                     open.inc();
                     tokio::select! {
-                        () = serve_connection(stream, app, &ending.stop) => {}
+                        () = serve_connection(stream, app, &ending) => {}
                         () = ending.abort.cancelled() => {}
                     }
                     open.dec();
@@ -100,17 +111,23 @@ fn connections_max() -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-async fn serve_connection(stream: TcpStream, app: Router, stop: &CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "nodelay_refused");
-    }
+async fn serve_connection<S>(stream: S, app: Router, ending: &Ending)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // The head timeout of the HTTP codec begins once it knows the protocol; until then the stream's own holds.
     let patience = Patience { protocol: REQUEST_HEAD_TIMEOUT, write: NO_PROGRESS_TIMEOUT };
-    let stream = TokioIo::new(WatchedStream::new(stream, patience));
-    let builder = builder();
+    let watch = Arc::new(ConnectionWatch::default());
+    let stream = TokioIo::new(WatchedStream::new(stream, patience, Arc::clone(&watch)));
+    let builder = builder(WatchingExecutor { patience: patience.write, connection: Arc::clone(&watch) });
+    let app = ServiceExt::<http::Request<Incoming>>::map_response(app, |answer: Response| answer.map(WatchedBody::new));
     let connection = builder.serve_connection(stream, TowerToHyperService::new(app));
     let mut connection = std::pin::pin!(connection);
+    // A client that comes back after it was sent away has nowhere else to go.
+    let mut sent_away = ending.away.is_cancelled();
     let mut stopping = false;
+    let mut before = watch.look();
+    let mut idle_look = tokio::time::interval_at(Instant::now() + REQUEST_HEAD_TIMEOUT, REQUEST_HEAD_TIMEOUT);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -119,16 +136,30 @@ async fn serve_connection(stream: TcpStream, app: Router, stop: &CancellationTok
                 }
                 return;
             }
-            () = stop.cancelled(), if !stopping => {
+            () = ending.stop.cancelled(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
+            }
+            () = ending.away.cancelled(), if !sent_away => {
+                sent_away = true;
+                // HTTP/1.1 clients are told with their next answer; closing idle ones would race with their requests.
+                if watch.is_http2() {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            _ = idle_look.tick() => {
+                if watch.is_idle_since(before) {
+                    tracing::debug!("connection_idle");
+                    return;
+                }
+                before = watch.look();
             }
         }
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(executor: WatchingExecutor) -> auto::Builder<WatchingExecutor> {
+    let mut builder = auto::Builder::new(executor);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
     builder
         .http2()
@@ -140,3 +171,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! [`startup::serve`] is the whole of `kura serve`; [`startup::start`] is the same without signals, for tests.
 
+mod connection_watch;
 pub mod control;
 pub mod drain;
 pub mod internal;

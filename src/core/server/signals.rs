@@ -1,4 +1,5 @@
-//! The three signals of a node: SIGTERM and SIGINT end it after a drain, SIGUSR1 drains it and lets it run.
+//! The three signals of a node: SIGTERM and SIGINT end it after a drain, a second one at once; SIGUSR1 drains it and
+//! lets it run.
 
 use tokio::signal::unix::{SignalKind, signal};
 

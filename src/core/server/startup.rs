@@ -81,7 +81,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     while signals.next().await == Signal::Drain {
         running.drain();
     }
-    running.stop().await;
+    running.stop_unless_hurried(signals.terminated()).await;
     Ok(())
 }
 
@@ -202,11 +202,18 @@ impl RunningNode {
         if self.node.drain.begin() {
             tracing::info!(inflight = self.node.drain.inflight(), "drain_started");
         }
+        self.public.away.cancel();
         self.node.readiness.drain();
     }
 
     /// Drains, ends the listeners and workers, and closes the store. Bounded by the drain's timeout and two graces.
     pub async fn stop(self) {
+        self.stop_unless_hurried(std::future::pending()).await;
+    }
+
+    /// As [`Self::stop`], but waits for nobody once `hurried` resolves: whoever asks twice means now. The store is
+    /// closed in order all the same.
+    pub async fn stop_unless_hurried(self, hurried: impl Future<Output = ()>) {
         let began = self.node.seams.clock.monotonic();
         let timeout = self.node.config.drain_completion_timeout;
         self.drain();
@@ -216,16 +223,25 @@ impl RunningNode {
             self.listeners.public.wait().await;
             self.node.drain.idle().await;
         };
-        if tokio::time::timeout(timeout, idle).await.is_err() {
-            tracing::warn!(inflight = self.node.drain.inflight(), "drain_deadline_passed");
-        }
-        self.end().await;
+        let grace = tokio::select! {
+            ended = tokio::time::timeout(timeout, idle) => {
+                if ended.is_err() {
+                    tracing::warn!(inflight = self.node.drain.inflight(), "drain_deadline_passed");
+                }
+                INTERNAL_GRACE
+            }
+            () = hurried => {
+                tracing::warn!(inflight = self.node.drain.inflight(), "drain_cut_short");
+                Duration::ZERO
+            }
+        };
+        self.end(grace).await;
         let duration = self.node.seams.clock.monotonic().saturating_sub(began);
         tracing::info!(duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), "stopped");
     }
 
     /// Everything behind the drain: workers, listeners, store.
-    async fn end(&self) {
+    async fn end(&self, internal_grace: Duration) {
         self.public.stop.cancel();
         self.public.abort.cancel();
         self.node.shutdown.cancel();
@@ -233,7 +249,7 @@ impl RunningNode {
         self.listeners.internal.close();
         self.listeners.public.close();
         self.workers.close();
-        if tokio::time::timeout(INTERNAL_GRACE, self.listeners.internal.wait()).await.is_err() {
+        if tokio::time::timeout(internal_grace, self.listeners.internal.wait()).await.is_err() {
             self.internal.abort.cancel();
             self.listeners.internal.wait().await;
         }
@@ -248,7 +264,7 @@ impl RunningNode {
     }
 
     async fn abandon(self) {
-        self.end().await;
+        self.end(INTERNAL_GRACE).await;
     }
 
     async fn close_store(&self) {

@@ -9,11 +9,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection_watch::ConnectionWatch;
 
 /// What HTTP/2 by prior knowledge begins with; anything else is HTTP/1.1.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,6 +35,8 @@ pub(super) struct Patience {
 pub(super) struct WatchedStream<S> {
     stream: S,
     patience: Patience,
+    /// Is told what is spoken, and what is taken.
+    connection: Arc<ConnectionWatch>,
     /// How much of the preface has come; `None` once the protocol is known.
     preface: Option<usize>,
     read_deadline: Pin<Box<Sleep>>,
@@ -40,17 +45,29 @@ pub(super) struct WatchedStream<S> {
 
 impl<S> WatchedStream<S> {
     /// Watches from now on.
-    pub(super) fn new(stream: S, patience: Patience) -> Self {
+    pub(super) fn new(stream: S, patience: Patience, connection: Arc<ConnectionWatch>) -> Self {
         let read_deadline = Box::pin(sleep_until(Instant::now() + patience.protocol));
-        Self { stream, patience, preface: Some(0), read_deadline, write_deadline: None }
+        Self { stream, patience, connection, preface: Some(0), read_deadline, write_deadline: None }
     }
 
     /// Looks at what came; the protocol is known at the end of the preface, or where something else stands.
     fn note_read(&mut self, fresh: &[u8]) {
         let Some(seen) = self.preface else { return };
+        // More than the preface may come at once.
+        let fresh = fresh.get(..HTTP2_PREFACE.len().saturating_sub(seen)).unwrap_or(fresh);
         let is_preface = HTTP2_PREFACE.get(seen..).is_some_and(|rest| rest.starts_with(fresh));
-        let ended = fresh.is_empty() || !is_preface || seen + fresh.len() == HTTP2_PREFACE.len();
+        let is_whole = is_preface && seen + fresh.len() == HTTP2_PREFACE.len();
+        if is_whole {
+            self.connection.note_http2();
+        }
+        let ended = fresh.is_empty() || !is_preface || is_whole;
         self.preface = (!ended).then_some(seen + fresh.len());
+    }
+
+    fn note_written(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.connection.note_written(*bytes);
+        }
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -87,6 +104,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_written(&outcome);
         self.watch_write(cx, outcome)
     }
 
@@ -96,6 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.note_written(&outcome);
         self.watch_write(cx, outcome)
     }
 
@@ -124,7 +143,7 @@ mod tests {
         for part in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
             let (mut client, server) = duplex(64);
             client.write_all(part).await.unwrap();
-            let mut server = WatchedStream::new(server, PATIENCE);
+            let mut server = WatchedStream::new(server, PATIENCE, Arc::default());
             let mut bytes = Vec::new();
             let error = server.read_to_end(&mut bytes).await.unwrap_err();
             assert_eq!((error.kind(), bytes.as_slice()), (io::ErrorKind::TimedOut, part));
@@ -136,7 +155,7 @@ mod tests {
         for begun in [&b"PUT"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
             let (mut client, server) = duplex(64);
             client.write_all(begun).await.unwrap();
-            let mut server = WatchedStream::new(server, PATIENCE);
+            let mut server = WatchedStream::new(server, PATIENCE, Arc::default());
             let mut bytes = [0; 64];
             let count = server.read(&mut bytes).await.unwrap();
             assert_eq!(bytes.get(..count), Some(begun));
@@ -148,7 +167,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_no_byte_loses_its_download_and_a_slow_one_does_not() {
         let (mut client, server) = duplex(8);
-        let mut server = WatchedStream::new(server, PATIENCE);
+        let mut server = WatchedStream::new(server, PATIENCE, Arc::default());
         let writer = tokio::spawn(async move { server.write_all(&[7; 32]).await });
         for _ in 0..2 {
             tokio::time::sleep(Duration::from_secs(50)).await;
