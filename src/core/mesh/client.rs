@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::bulk_frames::{BulkAnswer, BulkDecoder, BulkError, BulkItem, BulkRequest};
 use super::feed_frames::{FeedPageFrames, FrameError, decode_page};
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
 use super::wire::{
@@ -25,6 +27,11 @@ const STATUS_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rows asked of the seed era's listings; its own clients ask for the same.
 pub const LISTING_ROWS: usize = 256;
+
+/// How long the end of a bulk answer may come behind its end frame; it usually came with it.
+const LAST_CHUNK_WAIT: Duration = Duration::from_secs(1);
+
+const BULK_PATH: &str = "/_internal/bulk";
 
 /// Largest text of an error that is read.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
@@ -200,6 +207,17 @@ impl PeerClient {
         self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT).await
     }
 
+    /// Many bodies at once, to be read item by item.
+    pub async fn bulk(&self, peer: &str, items: Vec<BulkItem>) -> Result<BulkStream, PeerError> {
+        // Ids and numbers always serialize.
+        let body = serde_json::to_vec(&BulkRequest { items }).unwrap_or_default();
+        let request = self.request(Method::POST, peer, BULK_PATH, NO_PROGRESS_TIMEOUT);
+        let headers = with_content_type(request.headers, "application/json");
+        let response = self.transport.send(PeerRequest { headers, body: body.into(), ..request }).await?;
+        let response = ok(response, peer, BULK_PATH).await?;
+        Ok(BulkStream { peer: peer.to_owned(), body: response.body, decoder: BulkDecoder::new() })
+    }
+
     /// Tells a seed-era peer that a namespace was deleted.
     pub async fn delete_namespace(&self, peer: &str, namespace: &str, version_ms: u64) -> Result<(), PeerError> {
         let namespace = encode_query(namespace);
@@ -220,15 +238,58 @@ impl PeerClient {
         path: &str,
         head_timeout: Duration,
     ) -> Result<PeerResponse, PeerError> {
+        Ok(self.transport.send(self.request(method, peer, path, head_timeout)).await?)
+    }
+
+    fn request(&self, method: Method, peer: &str, path: &str, head_timeout: Duration) -> PeerRequest {
         let mut headers = HeaderMap::new();
         let store_id = self.store.current().map(|store| store.stats().store_id);
         if let Some(value) = store_id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
             headers.insert(STORE_ID_HEADER, value);
         }
         let (peer, path_and_query) = (peer.to_owned(), path.to_owned());
-        let request = PeerRequest { method, peer, path_and_query, headers, body: Bytes::new(), head_timeout };
-        Ok(self.transport.send(request).await?)
+        PeerRequest { method, peer, path_and_query, headers, body: Bytes::new(), head_timeout }
     }
+}
+
+/// The items of a bulk answer, one after another.
+pub struct BulkStream {
+    peer: String,
+    body: BoxStream<'static, Result<Bytes, TransportError>>,
+    decoder: BulkDecoder,
+}
+
+impl std::fmt::Debug for BulkStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BulkStream").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl BulkStream {
+    /// The next item, its frame checked; `None` behind the end frame. After an error nothing more comes.
+    pub async fn next(&mut self) -> Result<Option<BulkAnswer>, PeerError> {
+        loop {
+            match self.decoder.next_item() {
+                Ok(Some(item)) => return Ok(Some(item)),
+                Ok(None) if self.decoder.is_ended() => {
+                    // Only a body that was read to its end leaves a connection that can be used again.
+                    let _ = tokio::time::timeout(LAST_CHUNK_WAIT, self.body.next()).await;
+                    return Ok(None);
+                }
+                Ok(None) => {}
+                Err(error) => return Err(malformed(&self.peer, BULK_PATH, error)),
+            }
+            match self.body.next().await {
+                Some(chunk) => self.decoder.push(&chunk?),
+                None => return Err(malformed(&self.peer, BULK_PATH, BulkError::Cut)),
+            }
+        }
+    }
+}
+
+fn with_content_type(mut headers: HeaderMap, content_type: &'static str) -> HeaderMap {
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers
 }
 
 fn after_query(after: Option<&str>) -> String {

@@ -50,7 +50,7 @@ pub enum FrameStatus {
 }
 
 impl FrameStatus {
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
             Self::Superseded => 1,
@@ -61,7 +61,7 @@ impl FrameStatus {
         }
     }
 
-    fn of(code: u8) -> Self {
+    pub(super) fn of(code: u8) -> Self {
         match code {
             0 => Self::Ok,
             1 => Self::Superseded,

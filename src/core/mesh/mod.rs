@@ -1,5 +1,6 @@
 //! The mesh: who the peers are, how they are reached, what is said on the wire, and whether this node is ready.
 
+pub mod bulk_frames;
 pub mod client;
 pub mod discovery;
 pub mod feed_frames;

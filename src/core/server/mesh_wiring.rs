@@ -28,6 +28,7 @@ pub fn internal_router(node: &Arc<NodeContext>) -> Router {
         metrics: node.engine.metrics.clone(),
         clock: Arc::clone(&node.seams.clock),
         executor: Arc::clone(&node.seams.executor),
+        bulk: Default::default(),
         shutdown: node.shutdown.clone(),
     }))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::bulk::BulkSlots;
 use crate::core::base::clock::Clock;
 use crate::core::base::executor::StoreExecutor;
 use crate::core::base::ids::InstanceId;
@@ -35,6 +36,8 @@ pub struct InternalContext {
     pub clock: Arc<dyn Clock>,
     /// Where blocking work runs.
     pub executor: Arc<dyn StoreExecutor>,
+    /// The bulk answers that may be under way.
+    pub bulk: BulkSlots,
     /// Ends long polls.
     pub shutdown: CancellationToken,
 }

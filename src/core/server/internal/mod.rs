@@ -7,6 +7,7 @@ pub mod context;
 pub mod router;
 
 mod artifact;
+pub mod bulk;
 mod feed;
 mod listing;
 mod query;

@@ -29,7 +29,7 @@ impl Refused {
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "too_large", message }
     }
 
-    fn busy(code: &'static str, message: String) -> Self {
+    pub(super) fn busy(code: &'static str, message: String) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message }
     }
 

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 
 use super::context::InternalContext;
 use super::reply::{Refused, json};
-use super::{artifact, feed, listing, replicate};
+use super::{artifact, bulk, feed, listing, replicate};
 use crate::core::base::limits::{BODY_BYTES_MAX, PEER_PAGE_BYTES_MAX};
+use crate::core::mesh::bulk_frames::BULK_REQUEST_BYTES_MAX;
 use crate::core::mesh::wire::{
     FEATURES, KuraStatus, PROTOCOL_MAX, PROTOCOL_MIN, PeerLimits, ProtocolRange, STORE_ID_HEADER, StatusReply,
 };
@@ -25,6 +26,7 @@ pub fn router(context: Arc<InternalContext>) -> Router {
     Router::new()
         .route("/_internal/status", get(status))
         .route("/_internal/feed", get(feed::feed))
+        .route("/_internal/bulk", post(bulk::bulk).layer(DefaultBodyLimit::max(BULK_REQUEST_BYTES_MAX)))
         .route("/_internal/bootstrap/manifests", get(listing::manifests))
         .route("/_internal/bootstrap/digest", get(listing::digest))
         .route("/_internal/bootstrap/namespace_tombstones", get(listing::tombstones))

@@ -117,6 +117,7 @@ impl Node {
             metrics,
             clock: clock.clone(),
             executor,
+            bulk: Default::default(),
             shutdown: Default::default(),
         });
         network.attach(&url, Some(router(Arc::clone(&context))));
@@ -244,6 +245,8 @@ async fn malformed_requests_are_refused_with_a_message_and_change_nothing() {
         (Method::DELETE, "replicate/namespace".into(), 400),
         (Method::DELETE, "replicate/namespace?namespace_id=a%00b&version_ms=1".into(), 400),
         (Method::DELETE, "replicate/namespace?namespace_id=a&version_ms=x".into(), 400),
+        (Method::POST, "bulk".into(), 400),
+        (Method::GET, "bulk".into(), 405),
         (Method::GET, "nowhere".into(), 404),
         (Method::POST, "status".into(), 405),
     ];
@@ -558,3 +561,6 @@ async fn a_listing_that_runs_ahead_does_not_take_the_cursor_along() {
     source.page_settled().await.unwrap();
     assert_eq!(place(), Some(Seq(1100)));
 }
+
+#[path = "bulk_tests.rs"]
+mod bulk_tests;
