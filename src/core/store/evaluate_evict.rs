@@ -35,7 +35,8 @@ impl Evaluation<'_> {
         let mut evicted = Evicted::default();
         for (id, record) in doomed {
             evicted.artifacts += 1;
-            evicted.bytes += record.stored_size;
+            evicted.bytes += self.core.charge_of(&record);
+            self.state.count_eviction();
             evicted.garbage.extend(super::evaluate::number_of(&record));
             self.remove_rows(&id, &record);
             self.retire_body(&record, false);

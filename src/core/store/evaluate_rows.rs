@@ -27,12 +27,14 @@ impl Evaluation<'_> {
             self.remove_rows(&id, old);
             if number_of(old) == number_of(&record) {
                 self.count_body(old, false);
+                self.state.discharge(self.core.charge_of(old));
             } else {
                 self.retire_body(old, false);
             }
         }
         self.add_rows(id, &record);
         self.count_body(&record, true);
+        self.state.charge(self.core.charge_of(&record));
         if namespace.number(1) < record.version_ms {
             namespace.set_number(1, record.version_ms);
             self.namespaces.insert(record.name.namespace.clone(), namespace);
@@ -79,7 +81,8 @@ impl Evaluation<'_> {
         let row = Row::default()
             .with_number(1, u64::from(is_file))
             .with_number(2, record.stored_size)
-            .with_number(3, u64::from(keep_for_a_look));
+            .with_number(3, u64::from(keep_for_a_look))
+            .with_number(4, self.core.charge_of(record));
         self.batch.put(Table::Garbage, &number_key(body_no.0), &row.encode());
         self.garbage.push(body_no);
     }

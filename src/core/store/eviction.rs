@@ -66,7 +66,7 @@ fn oldest(core: &Core, bytes: u64) -> Result<Eviction, StoreError> {
         let Some(log) = core.index.get(Table::Log, &number_key(seq.0))? else { continue };
         let Ok(LogRow::Put { id, .. }) = LogRow::decode(&log) else { continue };
         let Some(record) = core.readable_manifest(&id)?.filter(|record| record.seq == seq) else { continue };
-        freed += record.stored_size;
+        freed += core.charge_of(&record);
         eviction.chosen.push((id, seq));
     }
     Ok(eviction)

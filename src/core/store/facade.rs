@@ -63,6 +63,8 @@ pub struct OpenReport {
     pub orphan_bodies_removed: u64,
     /// Bytes of them.
     pub orphan_bytes_removed: u64,
+    /// The last writer did not keep all counters: they were counted anew.
+    pub counted: bool,
 }
 
 /// O(1) figures of an open store.

@@ -4,7 +4,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `state`, `run`, `body_high`, `body_low`, `purge/` + namespace | see the constants below |
+//! | `meta` | `state`, `run`, `body_high`, `body_low`, `swept`, `hand`, `purge/` + namespace | see the constants below |
 //! | `epochs` | ordinal u64 | 1: epoch (8 bytes), 2: first seq |
 //! | `manifests` | artifact id, 32 bytes | a record, stored form |
 //! | `log` | seq u64 | [`LogRow`] |
@@ -15,7 +15,7 @@
 //! | `bodies` | body_no u64 | the body as stored, nothing else |
 //! | `body_owner` | body_no u64 | artifact id, 32 bytes |
 //! | `extents` | body_no >> 12, u64 | 1, 2: inline bodies and their bytes; 3, 4: body files and their bytes |
-//! | `garbage` | body_no u64 | 1: place (0 inline, 1 file), 2: stored bytes, 3: keep it in quarantine |
+//! | `garbage` | body_no u64 | 1: place (0 inline, 1 file), 2: stored bytes, 3: keep it in quarantine, 4: its charge |
 //! | `wanted` | artifact id | version byte, then JSON |
 //! | `cursors`, `peers` | peer's key | version byte, then JSON |
 //! | `stubs`, `buckets`, `uploads`, `quarantine` | | not written yet |
@@ -103,8 +103,12 @@ impl Table {
     }
 }
 
-/// `meta`: head seq and counters, in every batch. 1: head seq, 2: artifacts, 3: body bytes, 4: evicted floor, ms.
+/// `meta`: head seq and counters, in every batch. 1: head seq, 2: artifacts, 3: body bytes, 4: evicted floor, ms,
+/// 5: charges of all bodies that came in, 6: the epoch whose writer keeps the counters, 7: stubs, 8: evictions,
+/// 9: artifacts that expire.
 pub(crate) const META_STATE: &[u8] = b"state";
+/// `meta`: what the sweeper removed, in each of its batches. 1: charges, 2: 1 = to be counted anew.
+pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// `meta`: 1: how the last writer left the store, see `recovery`.
 pub(crate) const META_RUN: &[u8] = b"run";
 /// `meta`: 1: body numbers below this may have been used; raised, durably, before one at or above it is.

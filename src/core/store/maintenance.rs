@@ -11,16 +11,18 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::body_files;
+use super::charge::{SweptRow, charge_of_garbage};
 use super::commit_queue::{CommitQueue, receive};
 use super::error::StoreError;
 use super::index::{Batch, KeyValue};
-use super::keys::{Table, extent_of, key_number, number_key};
+use super::keys::{META_SWEPT, Table, extent_of, key_number, number_key};
 use super::state::Core;
 use super::tagged::Row;
 use super::trim;
@@ -86,6 +88,14 @@ impl MaintenanceThread {
             tracing::error!("store_worker_panicked");
         }
     }
+}
+
+/// A removal on its way.
+struct Removal<'a> {
+    batch: Batch<'a>,
+    /// Whose files went.
+    extents: BTreeSet<u64>,
+    swept: SweptRow,
 }
 
 /// One store's maintenance.
@@ -179,13 +189,18 @@ impl<'a> Maintenance<'a> {
     /// Removes the garbage of these numbers, without a look at the rest.
     pub(crate) fn sweep_these(&self, numbers: &[BodyNo]) {
         for some in numbers.chunks(SWEEP_ROWS_MAX) {
-            let keys = some.iter().map(|number| number_key(number.0));
-            let rows = keys.filter_map(|key| match self.core.index.get(Table::Garbage, &key) {
-                Ok(row) => row.map(|row| Ok((key.into(), row.as_ref().into()))),
-                Err(error) => Some(Err(error)),
-            });
-            self.report(rows.collect::<Result<Vec<KeyValue>, _>>().and_then(|rows| self.remove(&rows)));
+            self.report(self.sweep_some(some));
         }
+    }
+
+    fn sweep_some(&self, numbers: &[BodyNo]) -> Result<(), StoreError> {
+        let mut swept = self.core.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = numbers.iter().map(|number| number_key(number.0));
+        let rows = keys.filter_map(|key| match self.core.index.get(Table::Garbage, &key) {
+            Ok(row) => row.map(|row| Ok((key.into(), row.as_ref().into()))),
+            Err(error) => Some(Err(error)),
+        });
+        self.remove(&rows.collect::<Result<Vec<KeyValue>, _>>()?, &mut swept)
     }
 
     fn report(&self, swept: Result<(), StoreError>) {
@@ -197,9 +212,10 @@ impl<'a> Maintenance<'a> {
     fn sweep_all(&self) -> Result<(), StoreError> {
         let mut from = Vec::new();
         while !self.core.is_closing() {
+            let mut swept = self.core.swept.lock().unwrap_or_else(PoisonError::into_inner);
             let rows = self.core.index.rows(Table::Garbage, &from)?.take(SWEEP_ROWS_MAX);
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
-            self.remove(&rows)?;
+            self.remove(&rows, &mut swept)?;
             match rows.last() {
                 Some((last, _)) if rows.len() == SWEEP_ROWS_MAX => from = [last, [0].as_slice()].concat(),
                 _ => break,
@@ -208,8 +224,8 @@ impl<'a> Maintenance<'a> {
         Ok(())
     }
 
-    /// Removes the bodies of garbage rows, then the rows.
-    fn remove(&self, rows: &[KeyValue]) -> Result<(), StoreError> {
+    /// Removes the bodies of garbage rows, then the rows; the rows were read under the lock that `swept` is behind.
+    fn remove(&self, rows: &[KeyValue], swept: &mut SweptRow) -> Result<(), StoreError> {
         self.core.check_writable()?;
         if rows.is_empty() {
             return Ok(());
@@ -217,12 +233,12 @@ impl<'a> Maintenance<'a> {
         if self.core.options.durability == Durability::Process {
             self.core.index.sync()?;
         }
-        let mut batch = self.core.index.batch();
-        let mut extents = BTreeSet::new();
+        let mut removal = Removal { batch: self.core.index.batch(), extents: BTreeSet::new(), swept: swept.clone() };
         let mut removed = 0;
         for (key, value) in rows {
-            removed += u64::from(self.remove_one(key, value, &mut batch, &mut extents));
+            removed += u64::from(self.remove_one(key, value, &mut removal));
         }
+        let Removal { mut batch, extents, swept: next } = removal;
         // The names must be gone for good before the rows that remember them are.
         for extent in &extents {
             let folder = body_files::extent_path(&self.core.options.layout, *extent);
@@ -230,7 +246,10 @@ impl<'a> Maintenance<'a> {
             synced.map_err(|source| self.core.io_error("sync", &folder, source))?;
         }
         if !batch.is_empty() {
+            batch.put(Table::Meta, META_SWEPT, &next.encode());
             self.core.index.write(batch, false)?;
+            self.core.charged_out.store(next.bytes(), Ordering::Release);
+            *swept = next;
         }
         if let Some(metrics) = self.core.metrics.get() {
             metrics.removed(removed);
@@ -240,10 +259,12 @@ impl<'a> Maintenance<'a> {
     }
 
     /// Removes one body; false where that failed or its row says nothing.
-    fn remove_one(&self, key: &[u8], value: &[u8], batch: &mut Batch<'_>, extents: &mut BTreeSet<u64>) -> bool {
+    fn remove_one(&self, key: &[u8], value: &[u8], removal: &mut Removal<'_>) -> bool {
+        let Removal { batch, extents, swept } = removal;
         let (Some(number), Ok(row)) = (key_number(key), Row::decode(value)) else {
             tracing::error!(table = "garbage", key = hex::encode(key), "store_row_corrupt");
             batch.delete(Table::Garbage, key);
+            swept.doubt();
             return false;
         };
         if row.number(1) == 0 {
@@ -260,6 +281,7 @@ impl<'a> Maintenance<'a> {
             }
         }
         batch.delete(Table::Garbage, key);
+        swept.add(charge_of_garbage(&row, self.core.block_bytes));
         true
     }
 

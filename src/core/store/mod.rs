@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod reads;
 pub mod record;
 pub mod record_codec;
+pub mod recount;
 pub mod sizes;
 pub mod store_handle;
 pub mod tombstone_log;
@@ -25,6 +26,7 @@ pub mod wanted;
 
 mod body_files;
 mod body_numbers;
+mod charge;
 mod commit_queue;
 mod epochs;
 mod evaluate;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::committer::{CommitOutcome, Operation, PutMode, PutOrigin};
 use super::fault_tests::file_put;
-use super::integrity::recount;
+use super::recount::recount;
 use super::store_tests::{Bench, NOW_MS, applied, body, delete, id, local, outcome, put, replicated};
 use super::walk::{FeedRequest, FeedRow};
 use super::*;
@@ -193,6 +193,7 @@ proptest! {
                 prop_assert_eq!(report.unclean, matches!(one, Step::Kill));
                 prop_assert_eq!(report.orphan_bodies_removed, 0);
                 store = again;
+                prop_assert_eq!(recount(&store).unwrap().mismatches, Vec::<String>::new());
             } else {
                 step(&bench, &store, &mut model, one);
             }

@@ -16,13 +16,14 @@ use tokio::sync::watch;
 use super::body_files::{self, extent_path, parse_body_name};
 use super::body_numbers::{self, BodyNumbers};
 use super::breaker::Breaker;
+use super::charge::{self, SweptRow};
 use super::commit_queue::CommitQueue;
 use super::epochs;
 use super::error::StoreError;
 use super::facade::{OpenReport, StoreOptions};
 use super::group::Groups;
-use super::index::{Index, IndexOptions};
-use super::keys::{EXTENT_BITS, META_RUN, Table, number_key};
+use super::index::{Batch, Index, IndexOptions};
+use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_key};
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
@@ -52,9 +53,13 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
     let (mut identity, created) = find_or_make_identity(&options)?;
     let index = open_index(&options, identity.init_state == InitState::Initialising)?;
     let state = StateRow::load(&index)?;
+    let mut state = state;
     let unclean = read_run(&index)? == RUN_OPEN;
     let epoch = Epoch(options.rng.bytes());
     let mut batch = index.batch();
+    let counted = keep_counters(&index, identity.block_bytes, &mut state, &mut batch)?;
+    state.set_counted_under(epoch);
+    batch.put(Table::Meta, META_STATE, &state.encode());
     epochs::begin(&index, &mut batch, epoch, state.head())?;
     batch.put(Table::Meta, META_RUN, &Row::default().with_number(1, RUN_OPEN).encode());
     index.write(batch, true)?;
@@ -63,8 +68,8 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
         let stored = identity.store(&options.layout, options.disk.as_ref());
         stored.map_err(|source| file_error(&options, "write", options.layout.identity(), source))?;
     }
-    let core = Arc::new(make_core(options, identity.store_id, epoch, index, &state, false)?);
-    let mut report = OpenReport { created, unclean, ..OpenReport::default() };
+    let core = Arc::new(make_core(options, &identity, (epoch, index), &state, Access::Write)?);
+    let mut report = OpenReport { created, unclean, counted, ..OpenReport::default() };
     if unclean {
         remove_orphans(&core, &mut report)?;
     }
@@ -83,8 +88,10 @@ pub(crate) fn open_read_only(options: StoreOptions) -> Result<Arc<Core>, StoreEr
     };
     let index = Index::open_read_only(&index_options(&options, false)?)?;
     let state = StateRow::load(&index)?;
-    let epoch = epochs::current(&index)?.map_or(Epoch::default(), |(epoch, _)| epoch);
-    Ok(Arc::new(make_core(options, identity.store_id, epoch, index, &state, true)?))
+    let newest = epochs::current(&index)?.map(|(epoch, _)| epoch);
+    let is_kept = charge::are_kept(&state, &SweptRow::load(&index)?, newest);
+    let opened = (newest.unwrap_or_default(), index);
+    Ok(Arc::new(make_core(options, &identity, opened, &state, Access::Read { is_kept })?))
 }
 
 /// Marks the store as closed by its writer; the index is flushed so that the next open replays nothing.
@@ -177,27 +184,60 @@ fn read_run(index: &Index) -> Result<u64, StoreError> {
     Ok(row.map_err(|error| corrupt("meta", error))?.map_or(0, |row| row.number(1)))
 }
 
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// With exact counters, by then.
+    Write,
+    /// As it is found.
+    Read { is_kept: bool },
+}
+
+/// Counts anew, into the batch that opens the store, if its last writer did not keep the counters. Whether it did so.
+fn keep_counters(
+    index: &Index,
+    block_bytes: u64,
+    state: &mut StateRow,
+    batch: &mut Batch<'_>,
+) -> Result<bool, StoreError> {
+    let newest = epochs::current(index)?.map(|(epoch, _)| epoch);
+    if charge::are_kept(state, &SweptRow::load(index)?, newest) {
+        return Ok(false);
+    }
+    charge::count_anew(index, block_bytes, state)?;
+    batch.put(Table::Meta, META_SWEPT, &SweptRow::default().encode());
+    Ok(true)
+}
+
 fn make_core(
     options: StoreOptions,
-    store_id: StoreId,
-    epoch: Epoch,
-    index: Index,
+    identity: &Identity,
+    (epoch, index): (Epoch, Index),
     state: &StateRow,
-    read_only: bool,
+    access: Access,
 ) -> Result<Core, StoreError> {
+    let swept = SweptRow::load(&index)?;
     let sizes = index_options(&options, false)?.sizes;
     let wanted_rows = wanted::count(&index)?;
     Ok(Core {
         options,
-        store_id,
+        store_id: identity.store_id,
         epoch,
         index,
         sizes,
-        read_only,
+        read_only: access != Access::Write,
         head: watch::Sender::new(state.head()),
         artifacts: state.artifacts().into(),
         body_bytes: state.body_bytes().into(),
         evicted_floor_ms: state.evicted_floor_ms().into(),
+        charged_in: state.charged_in().into(),
+        charged_out: swept.bytes().into(),
+        charges_kept: access != Access::Read { is_kept: false },
+        swept: swept.into(),
+        block_bytes: identity.block_bytes,
+        evictions: state.evictions().into(),
+        stubs: state.stubs().into(),
+        expiring: state.expiring().into(),
         capacity_bytes: u64::MAX.into(),
         wanted_rows: wanted_rows.into(),
         verified: VerifiedBodies::default(),

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use super::breaker::Breaker;
+use super::charge::SweptRow;
 use super::error::StoreError;
 use super::facade::{StoreOptions, StoreStats};
 use super::index::Index;
@@ -63,16 +64,75 @@ impl StateRow {
         self.0.number(4)
     }
 
+    /// Charges of all bodies that came in and did not turn out to be another; see `charge`.
+    pub(crate) fn charged_in(&self) -> u64 {
+        self.0.number(5)
+    }
+
+    pub(crate) fn charge(&mut self, charge: u64) {
+        self.0.set_number(5, self.charged_in().saturating_add(charge));
+    }
+
+    pub(crate) fn discharge(&mut self, charge: u64) {
+        self.0.set_number(5, self.charged_in().saturating_sub(charge));
+    }
+
+    /// The epoch whose writer keeps these counters.
+    pub(crate) fn counted_under(&self) -> Option<Epoch> {
+        self.0.bytes(6).and_then(Epoch::from_slice)
+    }
+
+    pub(crate) fn set_counted_under(&mut self, epoch: Epoch) {
+        self.0 = std::mem::take(&mut self.0).with_bytes(6, epoch.as_bytes());
+    }
+
+    /// Rows in `stubs`.
+    pub(crate) fn stubs(&self) -> u64 {
+        self.0.number(7)
+    }
+
+    pub(crate) fn count_stub(&mut self, is_in: bool) {
+        let stubs = if is_in { self.stubs().saturating_add(1) } else { self.stubs().saturating_sub(1) };
+        self.0.set_number(7, stubs);
+    }
+
+    /// Artifacts evicted in the life of this store.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.0.number(8)
+    }
+
+    pub(crate) fn count_eviction(&mut self) {
+        self.0.set_number(8, self.evictions().saturating_add(1));
+    }
+
+    /// Artifacts whose time will be over.
+    pub(crate) fn expiring(&self) -> u64 {
+        self.0.number(9)
+    }
+
     /// Counts an artifact in.
     pub(crate) fn add(&mut self, record: &Record) {
         self.0.set_number(2, self.artifacts().saturating_add(1));
         self.0.set_number(3, self.body_bytes().saturating_add(record.stored_size));
+        if record.expires_at_ms.is_some() {
+            self.0.set_number(9, self.expiring().saturating_add(1));
+        }
     }
 
     /// Counts an artifact out.
     pub(crate) fn remove(&mut self, record: &Record) {
         self.0.set_number(2, self.artifacts().saturating_sub(1));
         self.0.set_number(3, self.body_bytes().saturating_sub(record.stored_size));
+        if record.expires_at_ms.is_some() {
+            self.0.set_number(9, self.expiring().saturating_sub(1));
+        }
+    }
+
+    /// Takes over what a recount came to.
+    pub(crate) fn take_counts(&mut self, counted: &Self) {
+        for tag in [2, 3, 5, 7, 9] {
+            self.0.set_number(tag, counted.0.number(tag));
+        }
     }
 }
 
@@ -94,6 +154,17 @@ pub(crate) struct Core {
     pub(crate) artifacts: AtomicU64,
     pub(crate) body_bytes: AtomicU64,
     pub(crate) evicted_floor_ms: AtomicU64,
+    /// See `charge`: what came in, what was removed, and whether the two are counted at all.
+    pub(crate) charged_in: AtomicU64,
+    pub(crate) charged_out: AtomicU64,
+    pub(crate) charges_kept: bool,
+    /// Held while garbage rows are read and removed.
+    pub(crate) swept: Mutex<SweptRow>,
+    /// What a file's length is rounded up to.
+    pub(crate) block_bytes: u64,
+    pub(crate) evictions: AtomicU64,
+    pub(crate) stubs: AtomicU64,
+    pub(crate) expiring: AtomicU64,
     /// `u64::MAX` = not bounded.
     pub(crate) capacity_bytes: AtomicU64,
     /// Held while wanted rows are read and changed.
@@ -126,12 +197,17 @@ impl Core {
             artifacts: self.artifacts.load(Ordering::Acquire),
             body_bytes: self.body_bytes.load(Ordering::Acquire),
             evicted_floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
-            charged_bytes: self.body_bytes.load(Ordering::Acquire),
+            charged_bytes: self.charged_bytes(),
             capacity_bytes: Some(self.capacity_bytes.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX),
             oldest_version_ms: 0,
-            evictions: 0,
+            evictions: self.evictions.load(Ordering::Acquire),
             write_stopped: self.stop_reason(),
         }
+    }
+
+    /// Charges of live bodies and of those that wait to be removed.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged_in.load(Ordering::Acquire).saturating_sub(self.charged_out.load(Ordering::Acquire))
     }
 
     /// Makes a committed batch known: counters first, then the head, which wakes readers of the log.
@@ -139,6 +215,10 @@ impl Core {
         self.artifacts.store(state.artifacts(), Ordering::Release);
         self.body_bytes.store(state.body_bytes(), Ordering::Release);
         self.evicted_floor_ms.store(state.evicted_floor_ms(), Ordering::Release);
+        self.charged_in.store(state.charged_in(), Ordering::Release);
+        self.evictions.store(state.evictions(), Ordering::Release);
+        self.stubs.store(state.stubs(), Ordering::Release);
+        self.expiring.store(state.expiring(), Ordering::Release);
         self.head.send_if_modified(|head| std::mem::replace(head, state.head()) != state.head());
     }
 
