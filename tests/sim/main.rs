@@ -2,12 +2,17 @@
 //!
 //! How it works: [`scenario`] draws a list of operations from the seed, [`run`] carries them out on nodes that reach
 //! each other in memory ([`network`], [`node`]) under paused time, and [`oracle`] knows what must be there in the end.
+//! Links harm what passes them or lie ([`lies`]), a node may die at any step ([`fuse`]) and its volume be changed ([`volume`]).
 //! All time, chance and blocking work goes through the seams, so a seed replays exactly.
 //!
 //! `SIM_SEED=n` runs one seed; `SIM_SEEDS=n` runs that many, from `SIM_FIRST` on.
 
 #[cfg(test)]
 mod clock;
+#[cfg(test)]
+mod fuse;
+#[cfg(test)]
+mod lies;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
@@ -20,3 +25,5 @@ mod run;
 mod scenario;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod volume;

@@ -10,8 +10,11 @@ use futures_util::future::BoxFuture;
 use kura::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use kura::core::mesh::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError};
 use kura::core::mesh::wire::RECORD_HEADER;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::fuse::Fuse;
+use crate::lies::{Lie, as_seed_era, path_of, told};
 use crate::scenario::{Harm, NODES_MAX};
 
 /// Exchanges shown with a failure.
@@ -23,6 +26,10 @@ const ARTIFACTS: &str = "/_internal/bootstrap/artifacts/";
 #[derive(Debug, Default)]
 struct Link {
     cut: bool,
+    /// It is up and down in turns of this length.
+    flaps_ms: Option<u64>,
+    /// Everything but the status fails.
+    sick: bool,
     delay_ms: u64,
     harm: Option<(Harm, u64)>,
 }
@@ -43,6 +50,10 @@ struct State {
 #[derive(Debug, Clone)]
 pub struct Network {
     pub memory: MemoryTransport,
+    /// Told when a node dies by itself.
+    pub deaths: Arc<Notify>,
+    /// The node that answers as one of the seed era does.
+    seed_era: Option<usize>,
     started: Instant,
     state: Arc<Mutex<State>>,
 }
@@ -57,7 +68,7 @@ fn number_of(url: &str) -> Option<usize> {
 }
 
 impl Network {
-    pub fn new(started: Instant) -> Self {
+    pub fn new(started: Instant, seed_era: Option<usize>) -> Self {
         let state = State {
             links: BTreeMap::new(),
             trace: blake3::Hasher::new(),
@@ -65,7 +76,13 @@ impl Network {
             exchanges: 0,
             deliveries: BTreeMap::new(),
         };
-        Self { memory: MemoryTransport::new(), started, state: Arc::new(Mutex::new(state)) }
+        Self {
+            memory: MemoryTransport::new(),
+            deaths: Arc::default(),
+            seed_era,
+            started,
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,6 +95,15 @@ impl Network {
 
     pub fn cut(&self, from: usize, to: usize) {
         self.with_link(from, to, |link| link.cut = true);
+    }
+
+    pub fn flap(&self, from: usize, to: usize, turn_ms: u64) {
+        self.with_link(from, to, |link| link.flaps_ms = Some(turn_ms.max(1)));
+    }
+
+    /// Whether everything the others ask of this node fails, but for its status.
+    pub fn set_sick(&self, node: usize, sick: bool) {
+        (0..NODES_MAX).for_each(|from| self.with_link(from, node, |link| link.sick = sick));
     }
 
     pub fn slow(&self, from: usize, to: usize, delay_ms: u64) {
@@ -118,6 +144,10 @@ impl Network {
         self.state().shown.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    pub fn has_seed_era(&self) -> bool {
+        self.seed_era.is_some()
+    }
+
     pub fn exchanges(&self) -> u64 {
         self.state().exchanges
     }
@@ -127,12 +157,12 @@ impl Network {
         self.state().deliveries.clone()
     }
 
-    /// The transport of one node.
-    pub fn transport_of(&self, node: usize) -> SimTransport {
+    /// The transport of one life of a node.
+    pub fn transport_of(&self, node: usize, fuse: &Arc<Fuse>) -> SimTransport {
         let links = self.memory.with_own_links();
         let network = self.clone();
         links.set_rule(Some(Arc::new(move |request| network.fault(node, request))));
-        SimTransport { node, links, network: self.clone() }
+        SimTransport { node, links, network: self.clone(), fuse: Arc::clone(fuse) }
     }
 
     fn fault(&self, from: usize, request: &PeerRequest) -> Option<LinkFault> {
@@ -141,17 +171,29 @@ impl Network {
         let fault = {
             let mut state = self.state();
             state.exchanges += 1;
-            state.links.get_mut(&(from, to)).and_then(|link| link.next_fault(path))
+            let now_ms = u64::try_from(self.started.elapsed().as_millis()).expect("a scenario is short");
+            state.links.get_mut(&(from, to)).and_then(|link| link.next_fault(path_of(path), now_ms))
         };
         self.note(&format!("{from} asks {to} {} {path} {fault:?}", request.method));
         fault
     }
+
+    fn next_lie(&self, from: usize, to: usize, path: &str) -> Option<Lie> {
+        let lie = self.state().links.get_mut(&(from, to)).and_then(|link| link.next_lie(path))?;
+        // The seed era's listings have no digest: nobody can tell that a bit of them changed.
+        let undetectable = matches!(lie, Lie::Flip(_)) && self.seed_era == Some(to);
+        self.note(&format!("{to} lies to {from} about {path}: {lie:?}"));
+        (!undetectable).then_some(lie)
+    }
 }
 
 impl Link {
-    fn next_fault(&mut self, path: &str) -> Option<LinkFault> {
-        if self.cut {
+    fn next_fault(&mut self, path: &str, now_ms: u64) -> Option<LinkFault> {
+        if self.cut || self.flaps_ms.is_some_and(|turn_ms| (now_ms / turn_ms) % 2 == 1) {
             return Some(LinkFault::Refuse);
+        }
+        if self.sick && !path.ends_with("/status") {
+            return Some(LinkFault::Status(http::StatusCode::INTERNAL_SERVER_ERROR));
         }
         self.harmed(path)
             .or_else(|| (self.delay_ms > 0).then(|| LinkFault::Delay(Duration::from_millis(self.delay_ms))))
@@ -161,6 +203,7 @@ impl Link {
         let (harm, left) = self.harm?;
         let is_body = path.starts_with(ARTIFACTS);
         let fault = match harm {
+            Harm::Lie(_) => return None,
             Harm::Corrupt(offset) if is_body => LinkFault::CorruptByteAt(offset),
             // A status without an answer says that the peer is away; that is what cuts are for.
             _ if path.ends_with("/status") => return None,
@@ -173,6 +216,24 @@ impl Link {
         self.harm = (left > 1).then_some((harm, left - 1));
         Some(fault)
     }
+
+    fn next_lie(&mut self, path: &str) -> Option<Lie> {
+        let (Harm::Lie(lie), left) = self.harm? else { return None };
+        let (is_feed, is_body, is_status) =
+            (path.ends_with("/feed"), path.starts_with(ARTIFACTS), path.ends_with("/status"));
+        let fits = match lie {
+            Lie::Flip(_) => true,
+            Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
+            Lie::Counts(_) => is_feed || is_status,
+            Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,
+            Lie::Length(_) => is_body,
+        };
+        if !fits {
+            return None;
+        }
+        self.harm = (left > 1).then_some((Harm::Lie(lie), left - 1));
+        Some(lie)
+    }
 }
 
 /// What a node reaches the others by.
@@ -181,18 +242,33 @@ pub struct SimTransport {
     node: usize,
     links: MemoryTransport,
     network: Network,
+    fuse: Arc<Fuse>,
 }
 
 impl PeerTransport for SimTransport {
     fn send(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
-        let is_body = request.path_and_query.starts_with(ARTIFACTS);
-        let latency = self.latency(&request.peer);
-        let (node, network, sent) = (self.node, self.network.clone(), self.links.send(request));
+        let path = path_of(&request.path_and_query).to_owned();
+        let to = number_of(&request.peer).unwrap_or(0);
+        let (node, network, fuse, latency) =
+            (self.node, self.network.clone(), Arc::clone(&self.fuse), self.latency(to));
+        let lie = network.next_lie(node, to, &path);
+        let sent = self.links.send(request);
         Box::pin(async move {
+            fuse.live().await;
             let response = sent.await;
             tokio::time::sleep(latency).await;
-            let response = response?;
-            Ok(if is_body { counted(response, node, network) } else { response })
+            fuse.live().await;
+            let mut response = response?;
+            if network.seed_era == Some(to) {
+                response = as_seed_era(&path, response).await;
+            }
+            if let Some(lie) = lie {
+                response = told(lie, &path, response).await;
+            }
+            if path.starts_with(ARTIFACTS) {
+                response = counted(response, node, network);
+            }
+            Ok(mortal(response, fuse))
         })
     }
 }
@@ -200,10 +276,21 @@ impl PeerTransport for SimTransport {
 impl SimTransport {
     /// Each direction of each link has a latency of its own. Those who wait for one change of a node are woken in an
     /// order that the runtime draws for itself; with latencies that differ, nothing comes of it.
-    fn latency(&self, peer: &str) -> Duration {
-        let to = number_of(peer).unwrap_or(0);
+    fn latency(&self, to: usize) -> Duration {
         Duration::from_millis(1 + u64::try_from(self.node * NODES_MAX + to).expect("a small number"))
     }
+}
+
+/// Each piece of the answer is a step of the one who reads it.
+fn mortal(response: PeerResponse, fuse: Arc<Fuse>) -> PeerResponse {
+    let body = response.body.then(move |chunk| {
+        let fuse = Arc::clone(&fuse);
+        async move {
+            fuse.live().await;
+            chunk
+        }
+    });
+    PeerResponse { body: body.boxed(), ..response }
 }
 
 /// Counts the body once it has arrived whole and with its digest.

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use kura::core::base::clock::Clock as _;
 use kura::core::base::disk::{Disk, FaultDisk, RealDisk, VolumeSpace};
-use kura::core::base::executor::InlineExecutor;
 use kura::core::base::ids::Digest;
 use kura::core::base::rng::SeededRng;
 use kura::core::config::{Config, Durability};
@@ -27,13 +26,16 @@ use kura::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMo
 use kura::core::store::record::{ArtifactKey, Kind, Record};
 use kura::core::store::recount::recount;
 use kura::core::store::walk::ManifestPageRequest;
+use kura::core::store::wanted::Wanted;
 use kura::core::store::{OpenBody, Store};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::SimClock;
+use crate::fuse::{Fuse, MortalDisk, MortalExecutor};
 use crate::network::{Network, url};
-use crate::oracle::{Holdings, Name, Oracle};
+use crate::oracle::{Deletes, Holdings, Name, Oracle};
+use crate::volume;
 
 /// Bodies up to this size lie in the index.
 const INLINE_MAX_BYTES: u64 = 1000;
@@ -51,6 +53,9 @@ const VOLUME: VolumeSpace = VolumeSpace {
     free_inodes: 1 << 20,
 };
 
+/// The tool all artifacts are of: one that the seed era knows too.
+const PRODUCER: &str = "gradle";
+
 /// A body to be stored.
 #[derive(Debug, Clone)]
 pub struct Upload {
@@ -65,6 +70,7 @@ pub struct SimNode {
     nodes: usize,
     seed: u64,
     folder: PathBuf,
+    snapshot: PathBuf,
     network: Network,
     oracle: Arc<Mutex<Oracle>>,
     pub clock: Arc<SimClock>,
@@ -76,6 +82,7 @@ struct Running {
     node: Arc<NodeContext>,
     workers: TaskTracker,
     clients: JoinSet<()>,
+    fuse: Arc<Fuse>,
     _lock: DataDirLock,
 }
 
@@ -93,6 +100,7 @@ impl SimNode {
             nodes,
             seed,
             folder: root.join(format!("node-{number}")),
+            snapshot: root.join(format!("snapshot-{number}")),
             network: network.clone(),
             oracle: Arc::clone(oracle),
             clock: Arc::new(SimClock::new(tokio::time::Instant::now())),
@@ -127,23 +135,37 @@ impl SimNode {
             bootstrap_concurrency: 4,
             multipart_upload_ttl: Duration::from_secs(60),
             metadata_store_read_cache_bytes: 1 << 20,
-            metadata_store_max_open_files: 64,
+            metadata_store_max_open_files: 16,
             tokio_worker_threads: 1,
         }
     }
 
-    fn seams(&self) -> Seams {
+    /// Whether it died by itself and was not cleared away yet.
+    pub fn is_dead(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.fuse.has_burned())
+    }
+
+    fn seams(&self, fuse: &Arc<Fuse>) -> Seams {
         let chance = (self.seed << 16) ^ (u64::try_from(self.number).unwrap_or(0) << 8) ^ self.starts;
         let disk = FaultDisk::new(Arc::new(RealDisk));
         disk.set_space(Some(VOLUME));
         Seams {
             clock: self.clock.clone(),
             rng: Arc::new(SeededRng::new(chance)),
-            disk: Arc::new(disk),
-            executor: Arc::new(InlineExecutor),
-            transport: Arc::new(self.network.transport_of(self.number)),
+            disk: Arc::new(MortalDisk { inner: Arc::new(disk), fuse: Arc::clone(fuse) }),
+            executor: Arc::new(MortalExecutor(Arc::clone(fuse))),
+            transport: Arc::new(self.network.transport_of(self.number, fuse)),
             resolver: Arc::new(FixedResolver::default()),
         }
+    }
+
+    fn new_fuse(&self) -> Arc<Fuse> {
+        let (network, number) = (self.network.clone(), self.number);
+        Fuse::new(Box::new(move || {
+            network.memory.attach(&url(number), None);
+            network.note(&format!("{number} dies"));
+            network.deaths.notify_one();
+        }))
     }
 
     /// The steps of a real start, in its order.
@@ -152,9 +174,10 @@ impl SimNode {
             return Ok(());
         }
         self.starts += 1;
-        let (config, seams) = (self.config(), self.seams());
+        let fuse = self.new_fuse();
+        let (config, seams) = (self.config(), self.seams(&fuse));
         let layout = Layout::new(&config.data_dir, &config.tmp_dir);
-        if self.starts == 1 {
+        if !self.folder.exists() {
             layout::create_data_dir(&layout, &RealDisk).context("making the data dir")?;
         }
         let lock = DataDirLock::try_acquire(&layout, self.clock.now_ms()).context("locking the data dir")?;
@@ -170,14 +193,14 @@ impl SimNode {
         self.network.memory.attach(&url(self.number), Some(mesh_wiring::internal_router(&node)));
         let workers = TaskTracker::new();
         mesh_wiring::start(&node, &workers);
-        self.running = Some(Running { node, workers, clients: JoinSet::new(), _lock: lock });
+        self.running = Some(Running { node, workers, clients: JoinSet::new(), fuse, _lock: lock });
         Ok(())
     }
 
     /// Ends at once: connections are reset, tasks are dropped wherever they wait, the store is not closed.
     pub async fn crash(&mut self) -> Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
-        self.network.memory.attach(&url(self.number), None);
+        running.fuse.burn();
         running.node.shutdown.cancel();
         running.clients.abort_all();
         let store = running.node.store.current().map(|store| Arc::downgrade(&store));
@@ -185,6 +208,7 @@ impl SimNode {
         running.workers.close();
         for _ in 0..DYING_TURNS_MAX {
             while running.clients.try_join_next().is_some() {}
+            running.fuse.clear_away();
             let store_is_gone = store.as_ref().is_none_or(|store| store.strong_count() == 0);
             if store_is_gone && running.workers.is_empty() && running.clients.is_empty() {
                 return Ok(());
@@ -192,6 +216,50 @@ impl SimNode {
             tokio::task::yield_now().await;
         }
         bail!("node {} does not die: {} workers", self.number, running.workers.len())
+    }
+
+    /// It dies at this step from now on.
+    pub fn light_fuse(&self, steps: u64) {
+        self.running.iter().for_each(|running| running.fuse.light(steps));
+    }
+
+    /// It does not die by itself any more.
+    pub fn put_out_fuse(&self) {
+        self.running.iter().for_each(|running| running.fuse.put_out());
+    }
+
+    /// It dies and comes back with an empty volume.
+    pub async fn wipe(&mut self) -> Result<()> {
+        self.crash().await?;
+        volume::empty(&self.folder)?;
+        self.start()
+    }
+
+    /// A copy of its volume is kept.
+    pub fn keep_snapshot(&self) -> Result<()> {
+        volume::copy(&self.folder, &self.snapshot)
+    }
+
+    /// It dies and comes back with the volume that was kept; false if none was.
+    pub async fn restore(&mut self) -> Result<bool> {
+        if !self.snapshot.exists() {
+            return Ok(false);
+        }
+        self.crash().await?;
+        volume::copy(&self.snapshot, &self.folder)?;
+        self.start().map(|()| true)
+    }
+
+    /// It dies and comes back with a copy of this volume, and nothing it kept of its own is put back later.
+    pub async fn become_clone_of(&mut self, other: &Path) -> Result<()> {
+        self.crash().await?;
+        volume::empty(&self.snapshot)?;
+        volume::copy(other, &self.folder)?;
+        self.start()
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.folder.clone()
     }
 
     /// A client sends a body; it is answered unless the node dies first.
@@ -219,7 +287,13 @@ impl SimNode {
     pub async fn delete(&mut self, namespace: &str) -> Result<()> {
         let Some(running) = &self.running else { return Ok(()) };
         let operation = Operation::DeleteNamespace { namespace: namespace.to_owned(), version_ms: None };
-        let outcome = running.node.store.commit(operation).await.context("deleting")?;
+        let outcome = running.node.store.commit(operation).await;
+        if running.fuse.has_burned() && outcome.is_err() {
+            // It may be there or not.
+            locked(&self.oracle).delete_unanswered(namespace, self.clock.now_ms());
+            return Ok(());
+        }
+        let outcome = outcome.context("deleting")?;
         self.network.note(&format!("{} deletes {namespace:?} {outcome:?}", self.number));
         let CommitOutcome::Deleted { version_ms } = outcome else { bail!("a delete came to {outcome:?}") };
         locked(&self.oracle).deleted(namespace, version_ms);
@@ -245,11 +319,30 @@ impl SimNode {
         Ok(self.records()?.into_iter().map(entry).collect())
     }
 
+    /// What is deleted by its listing.
+    pub fn deletes(&self) -> Result<Deletes> {
+        let tombstones = self.store()?.tombstone_page(None, 4096)?.tombstones;
+        Ok(tombstones.into_iter().map(|tombstone| (tombstone.namespace, tombstone.version_ms)).collect())
+    }
+
+    /// Whether it takes traffic.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(self.node()?.readiness.snapshot().ready)
+    }
+
+    /// What it wants of all that must be somewhere.
+    fn wants(&self) -> Result<Vec<Wanted>> {
+        let mut wanted = self.store()?.wanted_page(None, 4096)?;
+        let oracle = locked(&self.oracle);
+        wanted.retain(|row| oracle.is_kept(&(row.name.1.clone(), row.name.2.clone()), &row.version));
+        Ok(wanted)
+    }
+
     /// Why it has not come to rest yet.
     pub fn unrest(&self) -> Result<Option<String>> {
-        let (node, store) = (self.node()?, self.store()?);
+        let node = self.node()?;
         let snapshot = node.readiness.snapshot();
-        let wanted = store.wanted_page(None, 10)?;
+        let wanted = self.wants()?;
         let number = self.number;
         Ok(if !snapshot.complete {
             Some(format!("node {number} is not complete: {:?}", snapshot.reasons))
@@ -272,6 +365,9 @@ impl SimNode {
         }
         for record in self.records()? {
             check_body(&store, &record)?;
+            // The seed era knows no attributes.
+            let is_kept = record.attributes.get("tag").is_some_and(|tag| tag == "kept");
+            ensure!(is_kept || self.network.has_seed_era(), "{:?} lost an attribute", record.name);
         }
         let count = recount(&store)?;
         ensure!(count.mismatches.is_empty(), "the store does not add up: {:?}", count.mismatches);
@@ -302,7 +398,7 @@ async fn send(node: &NodeContext, upload: Upload) -> Result<CommitOutcome> {
     let (namespace, key) = upload.name;
     let mode = if upload.once { PutMode::WriteOnce } else { PutMode::LastWriterWins };
     let put = Put {
-        name: ArtifactKey { producer: "ccache".to_owned(), namespace, key },
+        name: ArtifactKey { producer: PRODUCER.to_owned(), namespace, key },
         kind: Kind::Blob,
         content_type: "text/plain".to_owned(),
         attributes: [("tag".to_owned(), "kept".to_owned())].into(),
@@ -325,6 +421,5 @@ fn check_body(store: &Store, record: &Record) -> Result<()> {
         }
     };
     ensure!(Digest::of(&body) == record.digest, "{name:?} reads back as something else");
-    ensure!(record.attributes.get("tag").is_some_and(|tag| tag == "kept"), "{name:?} lost an attribute");
     Ok(())
 }

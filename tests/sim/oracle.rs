@@ -1,5 +1,8 @@
 //! Knows what must be in every node in the end: of each artifact the newest acknowledged write that no acknowledged
 //! delete beats.
+//!
+//! How it works: writes and deletes are *kept* unless the only volume that had them was taken away; then they are
+//! *loose*: they may come back from a node that was down, or be gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +14,17 @@ pub type Name = (String, String);
 /// What a node holds.
 pub type Holdings = BTreeMap<Name, Version>;
 
+/// Until when namespaces are deleted.
+pub type Deletes = BTreeMap<String, u64>;
+
 #[derive(Debug, Default)]
 pub struct Oracle {
-    acknowledged: BTreeMap<Name, BTreeSet<Version>>,
+    /// Each acknowledged version, and whether it is kept.
+    acknowledged: BTreeMap<Name, BTreeMap<Version, bool>>,
     /// Writes whose client never got an answer: they may be there or not.
     unanswered: BTreeMap<Name, Vec<Digest>>,
-    deleted: BTreeMap<String, u64>,
+    /// Each delete, and whether it is kept.
+    deleted: BTreeMap<String, BTreeMap<u64, bool>>,
     pub writes: u64,
     pub deletes: u64,
 }
@@ -33,47 +41,88 @@ impl Oracle {
             begun.remove(at);
         }
         if let Some(version) = version {
-            self.acknowledged.entry(name.clone()).or_default().insert(version);
+            self.acknowledged.entry(name.clone()).or_default().insert(version, true);
             self.writes += 1;
         }
     }
 
     pub fn deleted(&mut self, namespace: &str, version_ms: u64) {
-        let newest = self.deleted.entry(namespace.to_owned()).or_default();
-        *newest = version_ms.max(*newest);
+        self.deleted.entry(namespace.to_owned()).or_default().insert(version_ms, true);
         self.deletes += 1;
     }
 
-    /// What every node must hold, apart from unanswered writes.
-    pub fn expected(&self) -> Holdings {
-        let newest = |(name, versions): (&Name, &BTreeSet<Version>)| {
-            let deleted_ms = self.deleted.get(&name.0).copied();
-            let newest = *versions.last()?;
-            deleted_ms.is_none_or(|deleted_ms| newest.version_ms > deleted_ms).then(|| (name.clone(), newest))
+    /// A delete was not answered: it may be there or not, with a version up to about `now_ms`, or above all it deleted.
+    pub fn delete_unanswered(&mut self, namespace: &str, now_ms: u64) {
+        let in_it = self.acknowledged.iter().filter(|(name, _)| name.0 == namespace);
+        let newest_ms = in_it.filter_map(|(_, versions)| Some(versions.last_key_value()?.0.version_ms)).max();
+        let version_ms = now_ms.max(newest_ms.unwrap_or(0)).saturating_add(1);
+        self.deleted.entry(namespace.to_owned()).or_default().entry(version_ms).or_insert(false);
+    }
+
+    /// A volume was taken away: what none of these nodes has any more is loose.
+    pub fn volume_lost(&mut self, left: &[(Holdings, Deletes)]) {
+        let is_deleted = |namespace: &str, version_ms: u64| {
+            left.iter().any(|(_, deletes)| deletes.get(namespace).is_some_and(|until_ms| *until_ms >= version_ms))
         };
-        self.acknowledged.iter().filter_map(newest).collect()
+        for (name, versions) in &mut self.acknowledged {
+            for (version, kept) in versions {
+                let is_held = left.iter().any(|(held, _)| held.get(name).is_some_and(|held| held >= version));
+                *kept = *kept && (is_held || is_deleted(&name.0, version.version_ms));
+            }
+        }
+        for (namespace, versions) in &mut self.deleted {
+            for (version_ms, kept) in versions {
+                *kept = *kept && is_deleted(namespace, *version_ms);
+            }
+        }
+    }
+
+    fn deleted_ms(&self, namespace: &str, also_loose: bool) -> u64 {
+        let deletes = self.deleted.get(namespace).into_iter().flatten();
+        deletes.filter(|(_, kept)| **kept || also_loose).map(|(version_ms, _)| *version_ms).max().unwrap_or(0)
+    }
+
+    fn newest_kept(&self, name: &Name) -> Option<Version> {
+        let versions = self.acknowledged.get(name)?;
+        versions.iter().rev().find(|(_, kept)| **kept).map(|(version, _)| *version)
+    }
+
+    /// Whether this has to be somewhere still. What was on a lost volume only is wanted for ever, and so is what never was.
+    pub fn is_kept(&self, name: &Name, version: &Version) -> bool {
+        self.acknowledged.get(name).is_some_and(|versions| versions.get(version) == Some(&true))
+    }
+
+    /// Whether somebody wrote this.
+    fn is_real(&self, name: &Name, version: &Version) -> bool {
+        self.acknowledged.get(name).is_some_and(|versions| versions.contains_key(version))
+            || self.unanswered.get(name).is_some_and(|digests| digests.contains(&version.digest))
+    }
+
+    /// How many artifacts every node must hold, apart from unanswered writes.
+    pub fn expected(&self) -> usize {
+        let must_be = |name: &&Name| {
+            self.newest_kept(name).is_some_and(|newest| newest.version_ms > self.deleted_ms(&name.0, true))
+        };
+        self.acknowledged.keys().filter(must_be).count()
     }
 
     /// What is wrong with these holdings; nothing if they are what they must be.
     pub fn complaints(&self, holdings: &Holdings) -> Vec<String> {
-        let expected = self.expected();
-        let names: BTreeSet<&Name> = expected.keys().chain(holdings.keys()).collect();
-        names.into_iter().filter_map(|name| self.complaint(name, expected.get(name), holdings.get(name))).collect()
+        let names: BTreeSet<&Name> = self.acknowledged.keys().chain(holdings.keys()).collect();
+        names.into_iter().filter_map(|name| self.complaint(name, holdings.get(name))).collect()
     }
 
-    fn complaint(&self, name: &Name, expected: Option<&Version>, held: Option<&Version>) -> Option<String> {
-        if expected == held {
-            return None;
-        }
-        let unanswered = self.unanswered.get(name);
-        if let Some(held) = held {
-            let deleted_ms = self.deleted.get(&name.0).copied().unwrap_or(0);
-            let may_be = unanswered.is_some_and(|digests| digests.contains(&held.digest));
-            if may_be && expected.is_none_or(|expected| held > expected) && held.version_ms > deleted_ms {
-                return None;
+    fn complaint(&self, name: &Name, held: Option<&Version>) -> Option<String> {
+        let newest = self.newest_kept(name);
+        let is_right = match held {
+            None => newest.is_none_or(|newest| newest.version_ms <= self.deleted_ms(&name.0, true)),
+            Some(held) => {
+                self.is_real(name, held)
+                    && newest.is_none_or(|newest| *held >= newest)
+                    && held.version_ms > self.deleted_ms(&name.0, false)
             }
-        }
-        let deleted_ms = self.deleted.get(&name.0);
-        Some(format!("{name:?}: holds {held:?}, must hold {expected:?}, deleted at {deleted_ms:?}"))
+        };
+        let deletes = self.deleted.get(&name.0);
+        (!is_right).then(|| format!("{name:?}: holds {held:?}, the newest write is {newest:?}, deletes {deletes:?}"))
     }
 }

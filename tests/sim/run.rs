@@ -1,5 +1,6 @@
 //! Carries a scenario out, waits for the mesh to come to rest, and holds it against the oracle.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use crate::scenario::{Operation, Scenario};
 /// How long, in its own time, a mesh without faults may take to come to rest: longer than a few of the pauses after a
 /// body that came wrong from everybody (30 s, doubling).
 const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
+
+/// How long the nodes may take to take traffic beside one that fails everything: longer than a peer without progress is
+/// waited for.
+const READY_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -53,15 +58,17 @@ struct Mesh {
     network: Network,
     oracle: Arc<Mutex<Oracle>>,
     nodes: Vec<SimNode>,
+    /// Nodes that run on a copy of another's volume.
+    clones: BTreeSet<usize>,
 }
 
 impl Mesh {
     fn new(scenario: &Scenario, root: &std::path::Path) -> Self {
-        let network = Network::new(Instant::now());
+        let network = Network::new(Instant::now(), scenario.seed_era);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let node = |number| SimNode::new(number, scenario.nodes, scenario.seed, root, &network, &oracle);
         let nodes = (0..scenario.nodes).map(node).collect();
-        Self { network, oracle, nodes }
+        Self { network, oracle, nodes, clones: BTreeSet::new() }
     }
 
     async fn play(&mut self, scenario: &Scenario) -> Result<Outcome> {
@@ -69,17 +76,19 @@ impl Mesh {
             node.start()?;
         }
         for (at, operation) in scenario.operations.iter().enumerate() {
+            self.clear_the_dead_away().await?;
             self.network.note(&format!("operation {at}: {operation:?}"));
-            self.apply(operation).await.with_context(|| format!("operation {at}: {operation:?}"))?;
+            self.apply(operation, scenario).await.with_context(|| format!("operation {at}: {operation:?}"))?;
         }
-        self.make_peace(scenario.restart_all).await?;
+        self.make_peace(scenario).await?;
         let rest_ms = self.come_to_rest().await?;
         self.check()?;
         Ok(self.outcome(rest_ms))
     }
 
-    async fn apply(&mut self, operation: &Operation) -> Result<()> {
+    async fn apply(&mut self, operation: &Operation, scenario: &Scenario) -> Result<()> {
         match *operation {
+            Operation::Put { node, .. } if scenario.seed_era == Some(node) => {}
             Operation::Put { node, namespace, key, size, content, pause_ms, once } => {
                 let name = (namespace.to_owned(), format!("key-{key}"));
                 let body = vec![content; size];
@@ -89,32 +98,130 @@ impl Mesh {
                 tokio::task::yield_now().await;
             }
             Operation::Delete { node, namespace } => self.nodes[node].delete(namespace).await?,
+            Operation::Crash { node } => self.nodes[node].crash().await?,
+            Operation::CrashWithin { node, steps } => self.nodes[node].light_fuse(steps),
+            Operation::Restart { node } => self.nodes[node].start()?,
+            Operation::Skew { node, skew_ms } => self.nodes[node].clock.set_skew_ms(skew_ms),
+            Operation::Pass { ms } => self.pass(Duration::from_millis(ms)).await?,
+            Operation::Wipe { .. }
+            | Operation::Snapshot { .. }
+            | Operation::Restore { .. }
+            | Operation::Clone { .. } => {
+                self.change_volume(operation).await?;
+            }
+            _ => self.change_link(operation),
+        }
+        Ok(())
+    }
+
+    fn change_link(&self, operation: &Operation) {
+        match *operation {
             Operation::Cut { from, to } => self.network.cut(from, to),
             Operation::Part { one, other } => {
                 self.network.cut(one, other);
                 self.network.cut(other, one);
             }
+            Operation::Flap { from, to, turn_ms } => self.network.flap(from, to, turn_ms),
             Operation::Slow { from, to, delay_ms } => self.network.slow(from, to, delay_ms),
+            Operation::Sick { node, sick } => self.network.set_sick(node, sick),
             Operation::HarmNext { from, to, harm, count } => self.network.harm_next(from, to, harm, count),
             Operation::Mend { one, other } => self.network.mend(one, other),
-            Operation::Crash { node } => self.nodes[node].crash().await?,
-            Operation::Restart { node } => self.nodes[node].start()?,
-            Operation::Skew { node, skew_ms } => self.nodes[node].clock.set_skew_ms(skew_ms),
-            Operation::Pass { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            _ => {}
+        }
+    }
+
+    async fn change_volume(&mut self, operation: &Operation) -> Result<()> {
+        match *operation {
+            Operation::Wipe { node } => {
+                self.clones.remove(&node);
+                self.nodes[node].wipe().await?;
+            }
+            Operation::Snapshot { node } if !self.clones.contains(&node) => self.nodes[node].keep_snapshot()?,
+            Operation::Restore { node } if !self.clones.contains(&node) => {
+                self.nodes[node].restore().await?;
+            }
+            Operation::Clone { from, to } => {
+                let folder = self.nodes[from].folder();
+                self.clones.insert(to);
+                self.nodes[to].become_clone_of(&folder).await?;
+            }
+            _ => return Ok(()),
+        }
+        self.note_loss()
+    }
+
+    /// After a volume was taken away: what the others have, and what it has now, is what is left.
+    fn note_loss(&self) -> Result<()> {
+        let mut left = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            if node.is_up() && !node.is_dead() && !self.clones.contains(&number) {
+                left.push((node.holdings()?, node.deletes()?));
+            }
+        }
+        locked(&self.oracle).volume_lost(&left);
+        Ok(())
+    }
+
+    /// Lets time pass. Nodes that die meanwhile are cleared away.
+    async fn pass(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        let deaths = Arc::clone(&self.network.deaths);
+        loop {
+            tokio::select! {
+                biased;
+                () = deaths.notified() => self.clear_the_dead_away().await?,
+                () = tokio::time::sleep_until(end) => return Ok(()),
+            }
+        }
+    }
+
+    async fn clear_the_dead_away(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            if node.is_dead() {
+                node.crash().await?;
+            }
         }
         Ok(())
     }
 
     /// The faults stop. Clocks stay wrong: that is how they are.
-    async fn make_peace(&mut self, restart_all: bool) -> Result<()> {
+    async fn make_peace(&mut self, scenario: &Scenario) -> Result<()> {
         self.network.note("peace");
         self.network.mend_all();
+        self.nodes.iter().for_each(SimNode::put_out_fuse);
+        self.clear_the_dead_away().await?;
+        for number in std::mem::take(&mut self.clones) {
+            self.nodes[number].wipe().await?;
+            self.nodes[number].put_out_fuse();
+            self.note_loss()?;
+        }
+        if let Some(sick) = scenario.stays_sick {
+            self.network.set_sick(sick, true);
+        }
         for node in &mut self.nodes {
-            if restart_all {
+            if scenario.restart_all {
                 node.crash().await?;
             }
             node.start()?;
         }
+        match scenario.stays_sick {
+            None => Ok(()),
+            Some(sick) => self.serve_beside(sick).await,
+        }
+    }
+
+    /// All nodes take traffic, although one of them only answers for its status.
+    async fn serve_beside(&self, sick: usize) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let ready = self.nodes.iter().map(SimNode::is_ready).collect::<Result<Vec<bool>>>()?;
+            if ready.iter().all(|ready| *ready) {
+                break;
+            }
+            ensure!(began.elapsed() < READY_WITHIN, "node {sick} is sick, and the others are not ready: {ready:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.network.mend_all();
         Ok(())
     }
 
@@ -172,7 +279,7 @@ impl Mesh {
             exchanges: self.network.exchanges(),
             writes: oracle.writes,
             deletes: oracle.deletes,
-            artifacts: oracle.expected().len(),
+            artifacts: oracle.expected(),
             starts: self.nodes.iter().map(|node| node.starts).sum(),
             rest_ms,
         }

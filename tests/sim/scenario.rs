@@ -2,12 +2,10 @@
 
 use kura::core::base::rng::{RngExt, SeededRng};
 
-/// Nodes of the smallest mesh, and how many more there can be.
-const NODES_MIN: u64 = 2;
-const NODES_SPAN: u64 = 4;
+use crate::lies::{CursorLie, Lie};
 
 /// Nodes of the largest mesh.
-pub const NODES_MAX: usize = 5;
+pub const NODES_MAX: usize = 9;
 
 /// Few names, so that writes, deletes and faults meet.
 pub const NAMESPACES: [&str; 3] = ["", "ios", "android"];
@@ -20,10 +18,12 @@ pub enum Harm {
     Cut(u64),
     /// They stop after this many bytes, without an end.
     Stall(u64),
-    /// One byte arrives changed. Only bodies of artifacts: a listing has no digest of its own.
+    /// One byte of an artifact's body arrives changed.
     Corrupt(u64),
     /// The peer answers with this status instead.
     Status(u16),
+    /// The peer says what is not so.
+    Lie(Lie),
 }
 
 /// Something that is done to the mesh.
@@ -37,6 +37,10 @@ pub enum Operation {
     Cut { from: usize, to: usize },
     /// Both directions are.
     Part { one: usize, other: usize },
+    /// One direction is up and down in turns.
+    Flap { from: usize, to: usize, turn_ms: u64 },
+    /// A node answers for its status and fails everything else, or is well again.
+    Sick { node: usize, sick: bool },
     /// Answers take this much longer in one direction.
     Slow { from: usize, to: usize, delay_ms: u64 },
     /// The next bodies in one direction are harmed.
@@ -45,8 +49,18 @@ pub enum Operation {
     Mend { one: usize, other: usize },
     /// A node dies at once.
     Crash { node: usize },
+    /// A node dies at one of its next steps, whatever that is.
+    CrashWithin { node: usize, steps: u64 },
     /// It comes back with what it had; nothing happens if it is up.
     Restart { node: usize },
+    /// A node dies and comes back with an empty volume.
+    Wipe { node: usize },
+    /// A copy of a node's volume is kept.
+    Snapshot { node: usize },
+    /// A node dies and comes back with the volume that was kept, if one was.
+    Restore { node: usize },
+    /// A node dies and comes back with a copy of another's volume, until the faults stop: then it is emptied.
+    Clone { from: usize, to: usize },
     /// A node's wall clock is set wrong by this much.
     Skew { node: usize, skew_ms: i64 },
     /// Time passes.
@@ -58,19 +72,38 @@ pub enum Operation {
 pub struct Scenario {
     pub seed: u64,
     pub nodes: usize,
+    /// A node that the others take for one of the seed era. It takes no writes: such a peer lists versions without
+    /// digests, so two writes of one millisecond would not meet.
+    pub seed_era: Option<usize>,
     pub operations: Vec<Operation>,
     /// Whether all nodes start anew once the faults have stopped, and not only those that are down.
     pub restart_all: bool,
+    /// A node that stays sick for a while when the other faults have stopped: the others must not wait for it.
+    pub stays_sick: Option<usize>,
 }
 
 impl Scenario {
     /// The one that belongs to the seed.
     pub fn draw(seed: u64) -> Self {
         let draw = Draw { rng: SeededRng::new(seed), nodes: 0 };
-        let draw = Draw { nodes: NODES_MIN + draw.below(NODES_SPAN), ..draw };
+        let nodes = match draw.below(10) {
+            0..6 => 2 + draw.below(3),
+            6..9 => 4 + draw.below(3),
+            _ => 7 + draw.below(3),
+        };
+        let draw = Draw { nodes, ..draw };
+        let some_node = |one_in: u64| (draw.below(one_in) == 0 && nodes > 2).then(|| draw.node());
+        let (seed_era, stays_sick) = (some_node(8), some_node(6));
         let length = 30 + draw.below(60);
         let operations = (0..length).flat_map(|_| draw.operations()).collect();
-        Self { seed, nodes: draw.index(draw.nodes), operations, restart_all: draw.below(2) == 0 }
+        Self {
+            seed,
+            nodes: draw.index(nodes),
+            seed_era,
+            operations,
+            restart_all: draw.below(2) == 0,
+            stays_sick: stays_sick.filter(|_| seed_era.is_none()),
+        }
     }
 }
 
@@ -103,7 +136,20 @@ impl Draw {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        if self.below(12) == 0 { self.death_while_fetching() } else { vec![self.operation()] }
+        match self.below(24) {
+            0 | 1 => self.death_while_fetching(),
+            2 => self.race(),
+            _ => vec![self.operation()],
+        }
+    }
+
+    /// A namespace is deleted at one node while a client still sends to another.
+    fn race(&self) -> Vec<Operation> {
+        let (one, other) = self.pair();
+        let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
+        let pause_ms = 1 + self.below(50);
+        let put = Operation::Put { node: one, namespace, key, size, content, pause_ms, once: false };
+        vec![put, Operation::Pass { ms: self.below(4 * pause_ms) }, Operation::Delete { node: other, namespace }]
     }
 
     /// A file is stored at one node, and another dies while the body, or what goes before it, is on its way.
@@ -122,19 +168,33 @@ impl Draw {
 
     fn operation(&self) -> Operation {
         let (from, to) = self.pair();
-        match self.below(100) {
-            0..38 => self.put(),
-            38..44 => Operation::Delete { node: self.node(), namespace: self.namespace() },
-            44..49 => Operation::Cut { from, to },
-            49..52 => Operation::Part { one: from, other: to },
-            52..55 => Operation::Slow { from, to, delay_ms: 1 + self.below(20_000) },
-            55..63 => Operation::HarmNext { from, to, harm: self.harm(), count: 1 + self.below(4) },
-            63..67 => Operation::Mend { one: from, other: to },
-            67..72 => Operation::Crash { node: self.node() },
-            72..78 => Operation::Restart { node: self.node() },
-            78..81 => Operation::Skew { node: self.node(), skew_ms: self.skew_ms() },
+        match self.below(200) {
+            0..72 => self.put(),
+            72..82 => Operation::Delete { node: self.node(), namespace: self.namespace() },
+            82..90 => Operation::Cut { from, to },
+            90..94 => Operation::Part { one: from, other: to },
+            94..98 => {
+                Operation::Flap { from, to, turn_ms: 1 + self.below([200, 5_000, 60_000][self.index(self.below(3))]) }
+            }
+            98..104 => Operation::Slow { from, to, delay_ms: 1 + self.below(20_000) },
+            104..124 => Operation::HarmNext { from, to, harm: self.harm(), count: 1 + self.below(4) },
+            124..132 => Operation::Mend { one: from, other: to },
+            132..136 => Operation::Sick { node: from, sick: self.below(3) > 0 },
+            136..142 => Operation::Crash { node: self.node() },
+            142..152 => Operation::CrashWithin { node: self.node(), steps: self.steps() },
+            152..164 => Operation::Restart { node: self.node() },
+            164..166 => Operation::Wipe { node: self.node() },
+            166..168 => Operation::Snapshot { node: self.node() },
+            168..170 => Operation::Restore { node: self.node() },
+            170 => Operation::Clone { from, to },
+            171..176 => Operation::Skew { node: self.node(), skew_ms: self.skew_ms() },
             _ => self.pass(),
         }
+    }
+
+    /// From the very next to some hundreds later, the near ones more often.
+    fn steps(&self) -> u64 {
+        1 + self.below(1 << self.below(10))
     }
 
     fn put(&self) -> Operation {
@@ -152,11 +212,24 @@ impl Draw {
 
     fn harm(&self) -> Harm {
         let offset = self.below(3_000);
-        match self.below(5) {
-            0 | 1 => Harm::Cut(offset),
-            2 => Harm::Stall(offset),
-            3 => Harm::Corrupt(offset),
-            _ => Harm::Status([500, 502, 503, 404][self.index(self.below(4))]),
+        match self.below(10) {
+            0..3 => Harm::Cut(offset),
+            3 => Harm::Stall(offset),
+            4 => Harm::Corrupt(offset),
+            5 | 6 => Harm::Status([500, 502, 503, 404][self.index(self.below(4))]),
+            _ => Harm::Lie(self.lie()),
+        }
+    }
+
+    fn lie(&self) -> Lie {
+        match self.below(10) {
+            0..4 => Lie::Flip(self.below(1 << 20)),
+            4 => Lie::Cursor(if self.below(2) == 0 { CursorLie::Stays } else { CursorLie::GoesBack }),
+            5 => Lie::Sizes([1, 4096, 1 << 31, 1 << 40][self.index(self.below(4))]),
+            6 => Lie::Digests(u8::try_from(self.below(256)).expect("a byte")),
+            7 => Lie::Counts(1 << self.below(40)),
+            8 => Lie::Body(u8::try_from(self.below(256)).expect("a byte")),
+            _ => Lie::Length(1 + self.below(3)),
         }
     }
 

@@ -15,10 +15,10 @@ use super::bulk_frames::{BulkAnswer, BulkDecoder, BulkError, BulkItem, BulkReque
 use super::feed_frames::{FeedPageFrames, FrameError, decode_page};
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
 use super::wire::{
-    DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PeerErrorBody, STORE_ID_HEADER, StatusReply, TombstoneListing,
-    encode_query, read_manifest_page, read_tombstone_page,
+    DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PAGE_DIGEST_HEADER, PeerErrorBody, STORE_ID_HEADER, StatusReply,
+    TombstoneListing, encode_query, read_manifest_page, read_tombstone_page,
 };
-use crate::core::base::ids::{ArtifactId, Epoch, Seq, StoreId};
+use crate::core::base::ids::{ArtifactId, Digest, Epoch, Seq, StoreId};
 use crate::core::base::limits::{NO_PROGRESS_TIMEOUT, PEER_PAGE_BYTES_MAX};
 use crate::core::store::store_handle::StoreHandle;
 
@@ -317,8 +317,16 @@ pub async fn refusal(response: PeerResponse, peer: &str, path: &str) -> PeerErro
     PeerError::Status { peer: peer.to_owned(), path: path_only(path), status, message }
 }
 
+/// The body as it was sent: what came with a digest has it.
 async fn whole_body(response: PeerResponse, peer: &str, path: &str) -> Result<Bytes, PeerError> {
-    bounded_body(response, peer, path, PEER_PAGE_BYTES_MAX).await
+    let digest = response.headers.get(PAGE_DIGEST_HEADER).cloned();
+    let body = bounded_body(response, peer, path, PEER_PAGE_BYTES_MAX).await?;
+    match digest {
+        Some(digest) if digest.as_bytes() != Digest::of(&body).to_string().as_bytes() => {
+            Err(malformed(peer, path, "it does not match its digest"))
+        }
+        _ => Ok(body),
+    }
 }
 
 async fn bounded_body(response: PeerResponse, peer: &str, path: &str, limit: u64) -> Result<Bytes, PeerError> {
@@ -341,4 +349,44 @@ async fn bounded_body(response: PeerResponse, peer: &str, path: &str, limit: u64
 /// The announced length of a body.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::core::base::executor::InlineExecutor;
+
+    /// A peer with one page of tombstones, under whatever digest.
+    #[derive(Debug)]
+    struct OnePage(Option<String>);
+
+    const PAGE: &[u8] = br#"{"tombstones": [{"namespace_id": "ios", "version_ms": 17}], "next_after": null}"#;
+
+    impl PeerTransport for OnePage {
+        fn send(&self, _: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
+            let mut headers = HeaderMap::new();
+            if let Some(digest) = &self.0 {
+                headers.insert(PAGE_DIGEST_HEADER, HeaderValue::from_str(digest).unwrap());
+            }
+            let body = futures_util::stream::iter([Ok(Bytes::from_static(PAGE))]).boxed();
+            std::future::ready(Ok(PeerResponse { status: StatusCode::OK, headers, body })).boxed()
+        }
+    }
+
+    fn tombstones(digest: Option<String>) -> Result<TombstoneListing, PeerError> {
+        let client = PeerClient::new(Arc::new(OnePage(digest)), StoreHandle::new(Arc::new(InlineExecutor)), "default");
+        client.tombstones("http://peer", None).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn a_listing_that_changed_on_the_way_is_not_read() {
+        for digest in [None, Some(Digest::of(PAGE).to_string())] {
+            assert_eq!(tombstones(digest).unwrap().tombstones.len(), 1);
+        }
+        let changed = tombstones(Some(Digest::of(b"another page").to_string()));
+        assert!(matches!(changed, Err(PeerError::Malformed { .. })), "{changed:?}");
+    }
 }

@@ -46,6 +46,10 @@ pub const STORE_ID_HEADER: &str = "x-kura-store-id";
 /// Carries the record of an artifact, hex of its wire form, beside the body.
 pub const RECORD_HEADER: &str = "x-kura-record";
 
+/// Carries the BLAKE3 of a JSON answer, hex: a listing has no digest of its own, and a version that was changed on the way
+/// would be committed as it came. Absent from seed-era nodes.
+pub const PAGE_DIGEST_HEADER: &str = "x-kura-page-digest";
+
 /// Length of the digest's prefixes that a node asks for: up to 4,096 buckets.
 pub const DIGEST_PREFIX_LEN: usize = 3;
 

@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::core::mesh::wire::PeerErrorBody;
+use crate::core::base::ids::Digest;
+use crate::core::mesh::wire::{PAGE_DIGEST_HEADER, PeerErrorBody};
 use crate::core::staging::area::StagingError;
 use crate::core::store::error::StoreError;
 
@@ -80,11 +81,16 @@ pub(super) fn answer(result: Result<Response, Refused>) -> Response {
     result.unwrap_or_else(Response::from)
 }
 
-/// A JSON answer.
+/// A JSON answer with its digest.
 pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
     // Structs of strings, numbers and options always serialize.
-    let mut response = bytes(serde_json::to_vec(value).unwrap_or_default().into(), "application/json");
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let digest = HeaderValue::from_str(&Digest::of(&body).to_string());
+    let mut response = bytes(body.into(), "application/json");
     *response.status_mut() = status;
+    if let Ok(digest) = digest {
+        response.headers_mut().insert(PAGE_DIGEST_HEADER, digest);
+    }
     response
 }
 
