@@ -198,6 +198,7 @@ pub struct FaultDisk {
     rule: Mutex<Option<FaultRule>>,
     operations: AtomicU64,
     space: Mutex<Option<VolumeSpace>>,
+    space_error: Mutex<Option<io::ErrorKind>>,
 }
 
 impl std::fmt::Debug for FaultDisk {
@@ -209,7 +210,8 @@ impl std::fmt::Debug for FaultDisk {
 impl FaultDisk {
     /// Wraps a disk without any fault.
     pub fn new(inner: Arc<dyn Disk>) -> Self {
-        Self { inner, rule: Mutex::new(None), operations: AtomicU64::new(0), space: Mutex::new(None) }
+        let (rule, space, space_error) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner, rule, operations: AtomicU64::new(0), space, space_error }
     }
 
     /// Sets or clears the rule; the operation count starts again at 0.
@@ -226,6 +228,11 @@ impl FaultDisk {
     /// Pretends the volume has these figures, as a quota would make it.
     pub fn set_space(&self, space: Option<VolumeSpace>) {
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = space;
+    }
+
+    /// Fails to say how much room the volume has.
+    pub fn fail_space(&self, error: Option<io::ErrorKind>) {
+        *self.space_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     fn before(&self, operation: DiskOperation, path: Option<&Path>) -> io::Result<()> {
@@ -312,6 +319,9 @@ impl Disk for FaultDisk {
     }
 
     fn space(&self, path: &Path) -> io::Result<VolumeSpace> {
+        if let Some(error) = *self.space_error.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error.into());
+        }
         let pretended = *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         pretended.map_or_else(|| self.inner.space(path), Ok)
     }

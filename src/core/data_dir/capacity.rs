@@ -50,6 +50,10 @@ const INODES_RESERVE: (u64, u64) = (16, 4096);
 /// Looks at the volume for which somebody else's bytes are left to go away by themselves before this node evicts for them.
 const FOREIGN_PATIENCE_LOOKS: u32 = 5;
 
+/// Looks for which evicted bytes that are not free yet count as if they were: the index removes whole files of inline
+/// bodies, and some filesystems free in the background.
+const FREEING_LOOKS: u32 = 20;
+
 /// Growth of this node's own bytes that does not count: rows and tables move by themselves.
 const OWN_GROWTH_IGNORED: u64 = 64 << 10;
 
@@ -221,12 +225,40 @@ pub struct SpaceController {
     charged_at_peace: u64,
     /// Looks since then.
     looks_short: u32,
+    /// What was evicted and is not free yet.
+    freeing: Freeing,
+}
+
+/// Evicted bytes that the volume has not counted as free yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Freeing {
+    bytes: u64,
+    /// Free bytes when they were evicted.
+    free_before: u64,
+    looks_left: u32,
+}
+
+impl Freeing {
+    /// What is still to come at this much free.
+    fn expected(&mut self, available_bytes: u64) -> u64 {
+        if self.looks_left == 0 {
+            return 0;
+        }
+        self.looks_left -= 1;
+        self.bytes.saturating_sub(available_bytes.saturating_sub(self.free_before))
+    }
 }
 
 impl SpaceController {
     /// With the capacity that is set, if one is.
     pub fn new(setting: Option<u64>, needs: IndexNeeds) -> Self {
-        Self { setting, needs, stage: Stage::Normal, inode_stage: Stage::Normal, charged_at_peace: 0, looks_short: 0 }
+        let (stage, inode_stage) = (Stage::Normal, Stage::Normal);
+        Self { setting, needs, stage, inode_stage, charged_at_peace: 0, looks_short: 0, freeing: Freeing::default() }
+    }
+
+    /// This much was evicted from a volume that looked so before.
+    pub fn note_evicted(&mut self, bytes: u64, before: &VolumeSpace) {
+        self.freeing = Freeing { bytes, free_before: before.available_bytes, looks_left: FREEING_LOOKS };
     }
 
     /// Takes one measurement.
@@ -240,9 +272,10 @@ impl SpaceController {
         let stage = self.stage.max(self.inode_stage);
         let capacity = capacity(self.setting, measured, &self.needs);
         let room_bytes = free.saturating_sub(levels.refuse_below);
-        let for_capacity = self.over_capacity(measured, capacity, stage);
+        let freeing = self.freeing.expected(space.available_bytes);
+        let for_capacity = self.over_capacity(measured, capacity, stage).saturating_sub(freeing);
         let for_inodes = if self.inode_stage == Stage::Normal { 0 } else { bytes_for_inodes(measured, inodes.target) };
-        let for_bodies = bytes_for_bodies(measured, room_bytes);
+        let for_bodies = bytes_for_bodies(measured, room_bytes).saturating_sub(freeing);
         let evict_bytes = for_capacity.max(for_inodes).max(for_bodies).min(measured.charged_bytes);
         let owed = ballast_bytes(space.total_bytes, &self.needs).saturating_sub(measured.ballast_bytes);
         Decision {
@@ -269,7 +302,7 @@ impl SpaceController {
         if is_patient && self.looks_short <= FOREIGN_PATIENCE_LOOKS {
             return 0;
         }
-        let slack = (capacity.bytes / SLACK_SHARE).clamp(SLACK_BYTES.0, SLACK_BYTES.1);
+        let slack = (capacity.bytes / SLACK_SHARE).clamp(SLACK_BYTES.0, SLACK_BYTES.1).min(capacity.bytes / 4);
         charged.saturating_sub(capacity.bytes.saturating_sub(slack))
     }
 }

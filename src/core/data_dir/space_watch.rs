@@ -136,6 +136,11 @@ impl SpaceWatch {
         self.0.wanted_bytes.swap(0, Ordering::AcqRel)
     }
 
+    /// For the keeper: tells why it saw nothing; what it saw before stands.
+    pub fn publish_error(&self, error: String) {
+        self.0.status.send_modify(|status| status.get_or_insert_default().error = Some(error));
+    }
+
     /// For the keeper: tells what it saw, and how much bodies may take until the next look.
     pub fn publish(&self, status: SpaceStatus, room_bytes: u64) {
         self.0.room_bytes.store(room_bytes.min(u64::MAX - 1), Ordering::Release);

@@ -170,6 +170,11 @@ impl Store {
         self.core.capacity_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Release);
     }
 
+    /// What of the ballast is not in place; puts leave as much more free.
+    pub fn set_ballast_owed(&self, bytes: u64) {
+        self.core.room.set_owed(bytes);
+    }
+
     /// Makes room; blocks until the bodies are gone. Frees less than asked for only if there is no more.
     pub fn evict(&self, goal: EvictGoal) -> Result<EvictReport, StoreError> {
         let writer = self.writer.as_ref().ok_or(StoreError::NotOpen)?;

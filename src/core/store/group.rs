@@ -172,17 +172,24 @@ impl Groups {
         }
     }
 
-    /// Puts are refused while there is no room for the log and the tables behind them; deletes never are.
+    /// Puts are refused while there is no room for the log and the tables behind them; deletes never are: before they
+    /// would fail the ballast goes.
     fn refuse_for_space(&self, group: Vec<Pending>) -> Vec<Pending> {
-        if !group.iter().any(Pending::is_put) {
-            return group;
-        }
-        let space = self.core.options.disk.space(self.core.options.layout.data_dir());
-        if space.is_ok_and(|space| space.available_bytes >= self.core.sizes.put_reserve_bytes) {
+        let measured = self.core.room.ensure();
+        if measured.as_ref().is_ok_and(|space| self.core.room.has_room_for_puts(space)) {
             return group;
         }
         let (refused, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(Pending::is_put);
-        refused.into_iter().for_each(|pending| self.finish(pending, Err(self.core.storage_full())));
+        for pending in refused {
+            let error = match &measured {
+                Ok(_) => self.core.storage_full(),
+                Err(source) => {
+                    let source = io::Error::new(source.kind(), source.to_string());
+                    self.core.io_error("measure", self.core.data_dir(), source)
+                }
+            };
+            self.finish(pending, Err(error));
+        }
         kept
     }
 

@@ -19,6 +19,7 @@ use rocksdb::{
 
 use super::error::StoreError;
 use super::keys::Table;
+use super::metadata_room::MetadataRoom;
 use super::sizes::IndexSizes;
 use crate::core::base::disk::Disk;
 
@@ -36,6 +37,7 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 pub(crate) struct IndexOptions {
     pub(crate) path: PathBuf,
     pub(crate) sizes: IndexSizes,
+    pub(crate) room: Arc<MetadataRoom>,
     pub(crate) cache_bytes: u64,
     pub(crate) open_files_max: i32,
     /// Only while the identity says that the first initialisation has not ended.
@@ -48,6 +50,7 @@ pub(crate) struct Index {
     db: DB,
     path: PathBuf,
     disk: Arc<dyn Disk>,
+    room: Arc<MetadataRoom>,
 }
 
 impl std::fmt::Debug for Index {
@@ -63,8 +66,18 @@ impl Index {
         let database = database_options(options);
         let descriptors = descriptors(options, &cache, &database);
         DB::open_cf_descriptors(&database, &options.path, descriptors)
-            .map(|db| Self { db, path: options.path.clone(), disk: Arc::clone(&options.disk) })
+            .map(|db| Self::of(db, options))
             .map_err(|error| write_error(&options.path, options.disk.as_ref(), &error))
+    }
+
+    fn of(db: DB, options: &IndexOptions) -> Self {
+        let (path, disk, room) = (options.path.clone(), Arc::clone(&options.disk), Arc::clone(&options.room));
+        Self { db, path, disk, room }
+    }
+
+    /// Where its rows find room on a full volume.
+    pub(crate) fn room(&self) -> &Arc<MetadataRoom> {
+        &self.room
     }
 
     /// Opens for reading: no lock, no log, no folder is made.
@@ -81,7 +94,7 @@ impl Index {
             ColumnFamilyDescriptor::new(name, table_options(options, &cache, table))
         });
         DB::open_cf_descriptors_read_only(&database, &options.path, descriptors, false)
-            .map(|db| Self { db, path: options.path.clone(), disk: Arc::clone(&options.disk) })
+            .map(|db| Self::of(db, options))
             .map_err(|error| index_error(&options.path, &error))
     }
 
@@ -122,6 +135,8 @@ impl Index {
         if let Some(error) = batch.failed {
             return Err(error);
         }
+        // A volume that cannot be measured is no reason not to try.
+        let _ = self.room.ensure();
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.db.write_opt(batch.batch, &options).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))

@@ -25,6 +25,7 @@ use super::group::Groups;
 use super::index::{Batch, Index, IndexOptions};
 use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_key};
 use super::maintenance::{Maintenance, MaintenanceThread};
+use super::metadata_room::MetadataRoom;
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
 use super::tagged::Row;
@@ -165,9 +166,11 @@ fn make_folders(options: &StoreOptions) -> Result<(), StoreError> {
 fn index_options(options: &StoreOptions, create: bool) -> Result<IndexOptions, StoreError> {
     let space = options.disk.space(options.layout.data_dir());
     let space = space.map_err(|source| file_error(options, "measure", options.layout.data_dir(), source))?;
+    let sizes = IndexSizes::for_volume(space.total_bytes);
     Ok(IndexOptions {
         path: options.layout.index(),
-        sizes: IndexSizes::for_volume(space.total_bytes),
+        sizes,
+        room: Arc::new(MetadataRoom::new(&options.layout, Arc::clone(&options.disk), sizes)),
         cache_bytes: options.read_cache_bytes,
         open_files_max: options.open_files_max,
         create,
@@ -218,12 +221,14 @@ fn make_core(
 ) -> Result<Core, StoreError> {
     let swept = SweptRow::load(&index)?;
     let sizes = index_options(&options, false)?.sizes;
+    let room = Arc::clone(index.room());
     let wanted_rows = wanted::count(&index)?;
     Ok(Core {
         options,
         store_id: identity.store_id,
         epoch,
         index,
+        room,
         sizes,
         read_only: access != Access::Write,
         head: watch::Sender::new(state.head()),

@@ -4,6 +4,8 @@
 //! volume of 64 MiB after 2 MiB of data. Each figure here is a share of the volume between a floor at which RocksDB
 //! still works well and a ceiling beyond which it gains nothing.
 
+use crate::core::data_dir::capacity::IndexNeeds;
+
 /// Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSizes {
@@ -29,6 +31,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 impl IndexSizes {
+    /// What the index needs of the volume for itself.
+    pub fn needs(&self) -> IndexNeeds {
+        IndexNeeds { wal_bytes: self.wal_bytes, metadata_bytes: self.put_reserve_bytes }
+    }
+
     /// The sizes for a volume.
     pub fn for_volume(total_bytes: u64) -> Self {
         let share = |divisor: u64, floor: u64, ceiling: u64| (total_bytes / divisor).clamp(floor, ceiling);

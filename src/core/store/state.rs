@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::facade::{StoreOptions, StoreStats};
 use super::index::Index;
 use super::keys::{META_STATE, Table};
+use super::metadata_room::MetadataRoom;
 use super::metrics::StoreMetrics;
 use super::record::Record;
 use super::sizes::IndexSizes;
@@ -148,6 +149,8 @@ pub(crate) struct Core {
     pub(crate) store_id: StoreId,
     pub(crate) epoch: Epoch,
     pub(crate) index: Index,
+    /// Where the rows of deletes find room on a full volume.
+    pub(crate) room: Arc<MetadataRoom>,
     pub(crate) sizes: IndexSizes,
     pub(crate) read_only: bool,
     pub(crate) head: watch::Sender<Seq>,
