@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::bulk_frames::{BulkAnswer, BulkDecoder, BulkError, BulkItem, BulkRequest};
-use super::feed_frames::{FeedPageFrames, FrameError, decode_page};
+use super::feed_frames::{FeedOrder, FeedPageFrames, FrameError, decode_page};
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
 use super::wire::{
     DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PAGE_DIGEST_HEADER, PeerErrorBody, STORE_ID_HEADER, StatusReply,
@@ -136,6 +136,42 @@ impl FeedQuery {
     }
 }
 
+/// What part of a peer's versions is asked for.
+#[derive(Debug, Clone)]
+pub struct BackfillQuery {
+    /// The store the sequence numbers belong to, and the epoch.
+    pub cursor: (StoreId, Epoch),
+    /// Rows above this sequence number.
+    pub above: Seq,
+    /// Rows up to this one.
+    pub up_to: Seq,
+    /// Where to go on, as the page before said.
+    pub position: Option<String>,
+    /// Bodies up to this size ride along.
+    pub inline_up_to: u64,
+    /// Most rows.
+    pub rows_max: usize,
+    /// Most bytes of records and bodies.
+    pub bytes_max: u64,
+}
+
+impl BackfillQuery {
+    fn path(&self) -> String {
+        let (store_id, epoch) = self.cursor;
+        let position = self.position.as_deref().map(|at| format!("&position={}", encode_query(at)));
+        format!(
+            "/_internal/feed?order=version&store_id={store_id}&epoch={epoch}&after={}&up_to={}&max_rows={}&max_bytes={}\
+             &inline_up_to={}{}",
+            self.above,
+            self.up_to,
+            self.rows_max,
+            self.bytes_max,
+            self.inline_up_to,
+            position.unwrap_or_default(),
+        )
+    }
+}
+
 /// Asks peers; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PeerClient {
@@ -192,13 +228,26 @@ impl PeerClient {
 
     /// A page of its feed.
     pub async fn feed(&self, peer: &str, query: &FeedQuery) -> Result<FeedPageFrames, PeerError> {
+        self.feed_page(peer, &query.path(), query.wait).await
+    }
+
+    /// A page of its versions.
+    pub async fn backfill(&self, peer: &str, query: &BackfillQuery) -> Result<FeedPageFrames, PeerError> {
         let path = query.path();
-        let response = self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT.saturating_add(query.wait)).await?;
+        let page = self.feed_page(peer, &path, Duration::ZERO).await?;
+        match page.header.order {
+            FeedOrder::Version => Ok(page),
+            FeedOrder::Seq => Err(malformed(peer, &path, "the page is not in the order of versions")),
+        }
+    }
+
+    async fn feed_page(&self, peer: &str, path: &str, wait: Duration) -> Result<FeedPageFrames, PeerError> {
+        let response = self.send(Method::GET, peer, path, NO_PROGRESS_TIMEOUT.saturating_add(wait)).await?;
         if response.status == StatusCode::CONFLICT {
             return Err(PeerError::CursorVoid { peer: peer.to_owned() });
         }
-        let body = whole_body(ok(response, peer, &path).await?, peer, &path).await?;
-        decode_page(body).map_err(|error: FrameError| malformed(peer, &path, error))
+        let body = whole_body(ok(response, peer, path).await?, peer, path).await?;
+        decode_page(body).map_err(|error: FrameError| malformed(peer, path, error))
     }
 
     /// An artifact's body, unread, whatever the status.

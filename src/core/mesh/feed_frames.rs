@@ -95,6 +95,23 @@ pub struct FeedHeader {
     pub evicted_floor_ms: u64,
     /// The sender's wall clock, Unix milliseconds.
     pub now_ms: u64,
+    /// The order of the rows.
+    #[serde(default)]
+    pub order: FeedOrder,
+    /// In the order of versions: where the next page begins; absent at the end of the listing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+}
+
+/// The order of a page's rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedOrder {
+    /// By sequence number, rising: artifacts and tombstones.
+    #[default]
+    Seq,
+    /// By version, falling: artifacts only.
+    Version,
 }
 
 /// One frame.

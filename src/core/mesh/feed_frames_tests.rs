@@ -13,6 +13,8 @@ fn header() -> FeedHeader {
         next: Seq(4),
         evicted_floor_ms: 0,
         now_ms: 1_700_000_000_000,
+        order: FeedOrder::Seq,
+        position: None,
     }
 }
 

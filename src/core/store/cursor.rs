@@ -1,5 +1,7 @@
 //! How far this store has followed each peer, durably.
 
+use std::sync::PoisonError;
+
 use super::error::StoreError;
 use super::index::Batch;
 use super::keys::Table;
@@ -69,6 +71,21 @@ impl Core {
             }
         }
         Ok(cursors)
+    }
+
+    /// Replaces a cursor by what becomes of it. One that does not decode counts as absent: its peer is walked again.
+    pub(crate) fn change_cursor(
+        &self,
+        peer: &str,
+        change: impl FnOnce(Option<Cursor>) -> Option<Cursor>,
+    ) -> Result<(), StoreError> {
+        let _alone = self.cursor_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.cursor(peer).unwrap_or_else(|error| {
+            tracing::error!(peer, %error, "store_row_corrupt");
+            None
+        });
+        let after = change(before.clone());
+        if before == after { Ok(()) } else { self.save_cursor(peer, after.as_ref()) }
     }
 
     /// Saves or forgets a cursor.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::backfill::{BackfillPage, BackfillRequest};
 use super::committer::{CommitTicket, Operation};
 use super::cursor::Cursor;
 use super::epochs;
@@ -295,6 +296,11 @@ impl Store {
         self.core.feed_page(request)
     }
 
+    /// A page of live artifacts, newest version first.
+    pub fn backfill_page(&self, request: &BackfillRequest) -> Result<BackfillPage, StoreError> {
+        self.core.backfill_page(request)
+    }
+
     /// Whether a cursor handed out earlier still holds.
     pub fn check_cursor(&self, epoch: Epoch, seq: Seq) -> Result<CursorCheck, StoreError> {
         epochs::check(&self.core.index, epoch, seq, *self.core.head.borrow())
@@ -313,6 +319,15 @@ impl Store {
     /// Saves or (with `None`) forgets a cursor.
     pub fn save_cursor(&self, peer: &str, cursor: Option<&Cursor>) -> Result<(), StoreError> {
         self.core.save_cursor(peer, cursor)
+    }
+
+    /// Replaces a cursor by what becomes of it, `None` = forgotten; no other change comes between.
+    pub fn change_cursor(
+        &self,
+        peer: &str,
+        change: impl FnOnce(Option<Cursor>) -> Option<Cursor>,
+    ) -> Result<(), StoreError> {
+        self.core.change_cursor(peer, change)
     }
 
     /// Notes artifacts as wanted, durably; false when the bound is reached.

@@ -203,6 +203,21 @@ impl<'a> View<'a> {
         Ok(rows.map(move |row| row.map_err(|error| index_error(&path, &error))))
     }
 
+    /// Keys below `below`, or from the last one if it is absent, descending.
+    pub(crate) fn keys_back(
+        &self,
+        table: Table,
+        below: Option<&[u8]>,
+    ) -> Result<impl Iterator<Item = Result<Box<[u8]>, StoreError>> + use<'_, 'a>, StoreError> {
+        let mut options = ReadOptions::default();
+        if let Some(below) = below {
+            options.set_iterate_upper_bound(below);
+        }
+        let path = self.index.path.clone();
+        let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, IteratorMode::End);
+        Ok(rows.map(move |row| row.map(|(key, _)| key).map_err(|error| index_error(&path, &error))))
+    }
+
     /// The last row of a table.
     pub(crate) fn last(&self, table: Table) -> Result<Option<KeyValue>, StoreError> {
         let mut rows = self.snapshot.iterator_cf(self.index.family(table)?, IteratorMode::End);

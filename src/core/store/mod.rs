@@ -6,6 +6,7 @@
 //! Invariants: a manifest exists only after its body is durable; readers of the log never see rows above the head;
 //! every read filters by tombstones.
 
+pub mod backfill;
 pub mod breaker;
 pub mod committer;
 pub mod cursor;

@@ -245,6 +245,7 @@ fn make_core(
         expiring: state.expiring().into(),
         capacity_bytes: u64::MAX.into(),
         wanted_rows: wanted_rows.into(),
+        cursor_changes: std::sync::Mutex::default(),
         verified: VerifiedBodies::default(),
         breaker: Breaker::default(),
         dead_bodies: DeadBodies::default(),

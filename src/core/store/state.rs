@@ -172,6 +172,8 @@ pub(crate) struct Core {
     pub(crate) capacity_bytes: AtomicU64,
     /// Held while wanted rows are read and changed.
     pub(crate) wanted_rows: Mutex<u64>,
+    /// Held while a cursor is read and replaced: a peer's walk and its feed move the same one.
+    pub(crate) cursor_changes: Mutex<()>,
     pub(crate) verified: VerifiedBodies,
     pub(crate) breaker: Breaker,
     /// Inline bodies whose table files may be dropped.

@@ -233,7 +233,7 @@ impl Core {
     }
 
     /// The row of the feed that a row of the log stands for, with its weight; `None` if there is nothing to tell.
-    fn feed_row(
+    pub(super) fn feed_row(
         &self,
         view: &View<'_>,
         filter: &mut LiveFilter<'_>,
@@ -300,7 +300,7 @@ fn decode_tombstone(namespace: String, value: &[u8]) -> Result<Tombstone, StoreE
 }
 
 /// Lets through what is live in a view, asking for each namespace's tombstone once.
-struct LiveFilter<'a> {
+pub(super) struct LiveFilter<'a> {
     view: &'a View<'a>,
     now_ms: u64,
     tombstones: HashMap<String, Option<u64>>,
@@ -310,7 +310,7 @@ struct LiveFilter<'a> {
 const FILTER_NAMESPACES_MAX: usize = 4096;
 
 impl<'a> LiveFilter<'a> {
-    fn new(view: &'a View<'a>, now_ms: u64) -> Self {
+    pub(super) fn new(view: &'a View<'a>, now_ms: u64) -> Self {
         Self { view, now_ms, tombstones: HashMap::new() }
     }
 

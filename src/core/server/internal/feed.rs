@@ -13,10 +13,13 @@ use super::query::Query;
 use super::reply::{Refused, answer, bytes};
 use super::router::Shared;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
-use crate::core::mesh::feed_frames::{FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, Frame, FrameStatus, encode};
+use crate::core::mesh::feed_frames::{
+    FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, FeedOrder, Frame, FrameStatus, encode,
+};
 use crate::core::store::Store;
+use crate::core::store::backfill::BackfillRequest;
 use crate::core::store::error::StoreError;
-use crate::core::store::walk::{CursorCheck, FeedPage, FeedRequest, FeedRow};
+use crate::core::store::walk::{CursorCheck, FeedRequest, FeedRow};
 
 /// Rows in a page when the peer does not say.
 const ROWS_DEFAULT: usize = 256;
@@ -34,33 +37,47 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     cursor: Option<(Option<StoreId>, Epoch)>,
-    request: FeedRequest,
+    listing: Listing,
     origin_only: bool,
     inline_origin_only: bool,
     wait: Duration,
 }
 
+/// Which rows, in which order.
+#[derive(Debug, Clone, Copy)]
+enum Listing {
+    Seq(FeedRequest),
+    Version(BackfillRequest),
+}
+
 impl Asked {
     fn parse(query: &Query) -> Result<Self, Refused> {
-        if query.filled("order").is_some_and(|order| order != "seq") {
-            return Err(Refused::bad_request("order must be seq"));
-        }
         let rows_max = query.parsed_or("max_rows", ROWS_DEFAULT)?;
         let bytes_max = query.parsed_or("max_bytes", PAGE_BYTES_MAX)?;
         if rows_max == 0 || bytes_max == 0 {
             return Err(Refused::bad_request("max_rows and max_bytes must be greater than 0"));
         }
+        let (rows_max, bytes_max) = (rows_max.min(PAGE_ROWS_MAX), bytes_max.min(PAGE_BYTES_MAX));
+        let after = Seq(query.parsed_or("after", 0)?);
+        let up_to = query.parsed("up_to")?.map(Seq);
+        let inline_up_to = query.parsed_or("inline_up_to", 0)?.min(INLINE_BYTES_MAX);
+        let listing = match query.filled("order") {
+            None | Some("seq") => Listing::Seq(FeedRequest { after, up_to, rows_max, bytes_max, inline_up_to }),
+            Some("version") => Listing::Version(BackfillRequest {
+                above: after,
+                up_to: up_to.unwrap_or(Seq(u64::MAX)),
+                below: query.parsed("position")?,
+                rows_max,
+                bytes_max,
+                inline_up_to,
+            }),
+            Some(_) => return Err(Refused::bad_request("order must be seq or version")),
+        };
         let store_id = query.parsed::<StoreId>("store_id")?;
         let wait = Duration::from_millis(query.parsed_or("wait_ms", 0)?);
         Ok(Self {
             cursor: query.parsed::<Epoch>("epoch")?.map(|epoch| (store_id, epoch)),
-            request: FeedRequest {
-                after: Seq(query.parsed_or("after", 0)?),
-                up_to: query.parsed("up_to")?.map(Seq),
-                rows_max: rows_max.min(PAGE_ROWS_MAX),
-                bytes_max: bytes_max.min(PAGE_BYTES_MAX),
-                inline_up_to: query.parsed_or("inline_up_to", 0)?.min(INLINE_BYTES_MAX),
-            },
+            listing,
             origin_only: query.parsed_or("origin_only", false)?,
             inline_origin_only: query.parsed_or("inline_origin_only", false)?,
             wait: wait.min(WAIT_MAX),
@@ -75,48 +92,77 @@ pub(super) async fn feed(State(context): Shared, RawQuery(raw): RawQuery) -> Res
 
 async fn page(context: &InternalContext, query: &Query) -> Result<Response, Refused> {
     let mut asked = Asked::parse(query)?;
-    let Some(after) = position(context, &asked).await? else {
+    let placed = context.store.call(move |store| place(store, asked)).await?;
+    let Some(listing) = placed else {
         let message = "the cursor's store or epoch is not known here; start again from 0".to_owned();
         return Err(Refused { status: StatusCode::CONFLICT, code: "cursor_void", message });
     };
-    asked.request.after = after;
-    wait_for_rows(context, after, asked.wait).await?;
+    asked.listing = listing;
+    if let Listing::Seq(request) = listing {
+        wait_for_rows(context, request.after, asked.wait).await?;
+    }
     let (instance_id, now_ms) = (context.instance_id, context.clock.now_ms());
     let encoded = context.store.call(move |store| {
-        let page = store.feed_page(&asked.request)?;
-        let stats = store.stats();
-        let header = FeedHeader {
-            version: FEED_VERSION,
-            store_id: stats.store_id,
-            instance_id,
-            epoch: page.epoch,
-            head_seq: page.head_seq,
-            after,
-            next: page.next,
-            evicted_floor_ms: stats.evicted_floor_ms,
-            now_ms,
+        let (mut header, rows) = match asked.listing {
+            Listing::Seq(request) => by_seq(store, &request)?,
+            Listing::Version(request) => by_version(store, &request)?,
         };
-        Ok(encode_page(header, page, &asked))
+        (header.instance_id, header.now_ms) = (instance_id, now_ms);
+        Ok(encode_page(header, rows, &asked))
     });
     Ok(bytes(encoded.await?, FEED_CONTENT_TYPE))
 }
 
-/// Where the page begins; `None` if the cursor means nothing here.
-async fn position(context: &InternalContext, asked: &Asked) -> Result<Option<Seq>, StoreError> {
-    let after = asked.request.after;
-    let Some((store_id, epoch)) = asked.cursor else {
-        return Ok(Some(after));
-    };
-    context.store.call(move |store| position_in(store, store_id, epoch, after)).await
+fn by_seq(store: &Store, request: &FeedRequest) -> Result<(FeedHeader, Vec<FeedRow>), StoreError> {
+    let page = store.feed_page(request)?;
+    let header = header(store, page.epoch, page.head_seq, request.after);
+    Ok((FeedHeader { next: page.next, ..header }, page.rows))
 }
 
-fn position_in(store: &Store, store_id: Option<StoreId>, epoch: Epoch, after: Seq) -> Result<Option<Seq>, StoreError> {
+fn by_version(store: &Store, request: &BackfillRequest) -> Result<(FeedHeader, Vec<FeedRow>), StoreError> {
+    let page = store.backfill_page(request)?;
+    let header = header(store, page.epoch, page.head_seq, request.above);
+    let position = page.position.map(|position| position.to_string());
+    Ok((FeedHeader { order: FeedOrder::Version, position, ..header }, page.rows))
+}
+
+fn header(store: &Store, epoch: Epoch, head_seq: Seq, after: Seq) -> FeedHeader {
+    let stats = store.stats();
+    FeedHeader {
+        version: FEED_VERSION,
+        store_id: stats.store_id,
+        instance_id: stats.instance_id,
+        epoch,
+        head_seq,
+        after,
+        next: after,
+        evicted_floor_ms: stats.evicted_floor_ms,
+        now_ms: 0,
+        order: FeedOrder::Seq,
+        position: None,
+    }
+}
+
+/// The listing as far as its cursor holds here; `None` if the cursor means nothing. In the order of versions it holds
+/// only as a whole: below a sequence number that was taken back there may be rows that were not there before.
+fn place(store: &Store, asked: Asked) -> Result<Option<Listing>, StoreError> {
+    let Some((store_id, epoch)) = asked.cursor else {
+        return Ok(Some(asked.listing));
+    };
     if store_id.is_some_and(|store_id| store_id != store.stats().store_id) {
         return Ok(None);
     }
-    Ok(match store.check_cursor(epoch, after)? {
-        CursorCheck::Valid(seq) | CursorCheck::Clamped(seq) => Some(seq),
-        CursorCheck::Void => None,
+    Ok(match asked.listing {
+        Listing::Seq(request) => match store.check_cursor(epoch, request.after)? {
+            CursorCheck::Valid(after) | CursorCheck::Clamped(after) => {
+                Some(Listing::Seq(FeedRequest { after, ..request }))
+            }
+            CursorCheck::Void => None,
+        },
+        Listing::Version(request) => match store.check_cursor(epoch, request.up_to)? {
+            CursorCheck::Valid(_) => Some(asked.listing),
+            CursorCheck::Clamped(_) | CursorCheck::Void => None,
+        },
     })
 }
 
@@ -136,12 +182,12 @@ async fn wait_for_rows(context: &InternalContext, after: Seq, wait: Duration) ->
     Ok(())
 }
 
-fn encode_page(header: FeedHeader, page: FeedPage, asked: &Asked) -> Bytes {
+fn encode_page(header: FeedHeader, page: Vec<FeedRow>, asked: &Asked) -> Bytes {
     let own = header.store_id;
     let mut bytes = BytesMut::new();
     encode(&Frame::Header(header), &mut bytes);
     let mut rows = 0;
-    for row in page.rows {
+    for row in page {
         let frame = match row {
             FeedRow::Put(record, _) if asked.origin_only && record.origin != own => continue,
             FeedRow::Put(record, body) => {

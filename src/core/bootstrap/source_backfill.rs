@@ -1,0 +1,127 @@
+//! The backfill of a kura peer: what it held below a head, newest version first, behind a durable position.
+//!
+//! How it works: the peer's cursor says which interval of its log is to be listed and how far that is. Pages are asked
+//! for in falling order of versions; the position moves with the pages that are settled. At the end the walk leaves the
+//! cursor, and the peer is only followed from then on.
+//!
+//! Invariants: the position moves only in [`ManifestSource::page_settled`], page by page in the order they were listed.
+//! Positions fall strictly, or the listing ends with an error. A walk that was begun anew meanwhile is not touched.
+
+use std::collections::VecDeque;
+
+use super::engine::KuraPeer;
+use super::source::{ManifestSource, SourceError, SourcePage};
+use super::source_feed::{FEED_INLINE_BYTES_MAX, FEED_PAGE_BYTES, FEED_ROWS, add_row};
+use super::source_plan::forget_void;
+use crate::core::mesh::client::{BackfillQuery, PeerClient};
+use crate::core::store::cursor::{Cursor, Walk};
+use crate::core::store::store_handle::StoreHandle;
+
+/// A backfill under way.
+#[derive(Debug)]
+pub struct BackfillSource {
+    client: PeerClient,
+    store: StoreHandle,
+    url: String,
+    peer: KuraPeer,
+    cursor: Cursor,
+    /// The walk as it is listed; its position runs ahead of the durable one.
+    walk: Walk,
+    is_done: bool,
+    /// Whether the durable cursor moves.
+    saves: bool,
+    /// For each page given and not yet settled, oldest first, the position behind it; `None` is the end.
+    unsettled: VecDeque<Option<String>>,
+}
+
+impl BackfillSource {
+    /// Goes on with the walk of this cursor; `None` if there is none under way.
+    pub fn begin(
+        client: &PeerClient,
+        store: &StoreHandle,
+        (url, peer): (&str, KuraPeer),
+        cursor: Cursor,
+        saves: bool,
+    ) -> Option<Self> {
+        let walk = cursor.walk.clone()?;
+        Some(Self {
+            client: client.clone(),
+            store: store.clone(),
+            url: url.to_owned(),
+            peer,
+            cursor,
+            walk,
+            is_done: false,
+            saves,
+            unsettled: VecDeque::new(),
+        })
+    }
+
+    fn query(&self) -> BackfillQuery {
+        BackfillQuery {
+            cursor: (self.cursor.store_id, self.cursor.epoch),
+            above: self.walk.lo_seq,
+            up_to: self.walk.hi_seq,
+            position: self.walk.position.clone(),
+            inline_up_to: FEED_INLINE_BYTES_MAX,
+            rows_max: FEED_ROWS.min(self.peer.page_rows_max),
+            bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
+        }
+    }
+
+    fn advance(&mut self, next: Option<String>) -> Result<(), SourceError> {
+        if let (Some(before), Some(next)) = (&self.walk.position, &next)
+            && next >= before
+        {
+            let (after, next) = (before.clone(), next.clone());
+            return Err(SourceError::Unadvancing { peer: self.url.clone(), after, next });
+        }
+        self.is_done = next.is_none();
+        self.walk.position.clone_from(&next);
+        self.unsettled.push_back(next);
+        Ok(())
+    }
+}
+
+impl ManifestSource for BackfillSource {
+    async fn next_page(&mut self) -> Result<Option<SourcePage>, SourceError> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let frames = match self.client.backfill(&self.url, &self.query()).await {
+            Ok(frames) => frames,
+            Err(error) => return Err(forget_void(&self.store, self.cursor.store_id, error).await?.into()),
+        };
+        self.advance(frames.header.position)?;
+        let mut page = SourcePage::default();
+        frames.rows.into_iter().for_each(|frame| add_row(&mut page, frame));
+        Ok(Some(page))
+    }
+
+    async fn page_settled(&mut self) -> Result<(), SourceError> {
+        let Some(position) = self.unsettled.pop_front() else { return Ok(()) };
+        if !self.saves {
+            return Ok(());
+        }
+        let store_id = self.cursor.store_id;
+        let interval = (self.walk.lo_seq, self.walk.hi_seq);
+        let move_on = move |mut cursor: Cursor| {
+            cursor.walk = match cursor.walk {
+                Some(walk) if (walk.lo_seq, walk.hi_seq) == interval => {
+                    position.map(|position| Walk { position: Some(position), ..walk })
+                }
+                other => other,
+            };
+            cursor
+        };
+        let changed = move |store: &crate::core::store::Store| {
+            store.change_cursor(&store_id.to_string(), |cursor| cursor.map(move_on))
+        };
+        Ok(self.store.call(changed).await?)
+    }
+
+    fn rows_total(&self) -> Option<u64> {
+        let span = self.walk.hi_seq.0.saturating_sub(self.walk.lo_seq.0);
+        Some(span.min(self.peer.artifacts))
+    }
+}
