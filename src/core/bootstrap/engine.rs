@@ -12,7 +12,7 @@ use crate::core::base::ids::StoreId;
 use crate::core::base::rng::{Rng, RngExt};
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::membership::{Member, MemberKind};
-use crate::core::mesh::wire::PeerFeatures;
+use crate::core::mesh::wire::{PeerFeatures, PeerLimits};
 use crate::core::staging::area::Staging;
 use crate::core::store::store_handle::StoreHandle;
 
@@ -29,7 +29,24 @@ pub enum PeerSource {
         artifacts: u64,
         /// What it can do.
         features: PeerFeatures,
+        /// The bounds of what it gives.
+        limits: PeerLimits,
     },
+}
+
+/// What the listing of a kura peer goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KuraPeer {
+    /// Its store.
+    pub store_id: StoreId,
+    /// How many artifacts it says it has.
+    pub artifacts: u64,
+    /// Whether it lists by version.
+    pub can_backfill: bool,
+    /// Most rows in a page it gives.
+    pub page_rows_max: usize,
+    /// Largest page it gives, in bytes.
+    pub page_bytes_max: u64,
 }
 
 /// A peer to catch up from.
@@ -51,9 +68,22 @@ impl Peer {
                 store_id: status.store_id?,
                 artifacts: status.artifacts,
                 features: PeerFeatures::of(&status.features),
+                limits: status.limits,
             },
         };
         member.reachable.then(|| Self { url: member.url.clone(), source })
+    }
+
+    /// What its listing goes by, if it is a kura node. Limits of 0 cannot be meant.
+    pub fn kura(&self) -> Option<KuraPeer> {
+        let PeerSource::Kura { store_id, artifacts, features, limits } = &self.source else { return None };
+        Some(KuraPeer {
+            store_id: *store_id,
+            artifacts: *artifacts,
+            can_backfill: features.backfill,
+            page_rows_max: usize::try_from(limits.page_rows_max).unwrap_or(usize::MAX).max(1),
+            page_bytes_max: limits.page_bytes_max.max(1),
+        })
     }
 
     /// Its store, if it is a kura node.

@@ -1,7 +1,8 @@
 //! Steady state in `serve`: a worker for each peer passes over it and then follows it, for as long as it is a member.
 //!
 //! How it works: [`run`] watches the membership and keeps one worker alive for every peer that can be caught up from.
-//! A worker for a kura peer makes a pass up to the peer's head and then long-polls its feed; a worker for a seed-era
+//! A worker for a kura peer makes a pass up to the peer's head, following its feed beside a long walk, and then
+//! long-polls the feed; a worker for a seed-era
 //! peer walks it again on a short tick and pushes deletes to it. Wanted artifacts are retried on a tick of their own.
 //! What needs work is worked out anew each time, so nothing is lost by a missed event.
 //!
@@ -10,6 +11,7 @@
 //! Failure: whatever ends a worker's work is logged and tried again after a pause that grows and is reset by success.
 
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
-use super::pass::{Pass, PassError, bootstrap_manifests_from_peer};
+use super::pass::{Pass, PassError, pass_beside};
 use super::pass_permit::{Moving, with_permit};
 use super::push::push_deletes;
 use super::settle::settle_page;
@@ -171,16 +173,25 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
     }
 }
 
-async fn one_pass(follower: &Follower, peer: &Peer, passes: &Semaphore, is_retry: bool) -> Result<bool, PassError> {
+/// `beside` follows the peer while the pass walks.
+async fn one_pass<F>(
+    (follower, peer): (&Follower, &Peer),
+    passes: &Semaphore,
+    is_retry: bool,
+    beside: Pin<&mut F>,
+) -> Result<bool, PassError>
+where
+    F: Future<Output = Result<(), PassError>> + Send,
+{
     let moving = Moving::new(&follower.readiness);
     let pass = Pass { engine: &follower.engine, peer, progress: &moving, log: None, dry_run: false, is_retry };
-    let summary = with_permit(passes, &peer.url, &moving, bootstrap_manifests_from_peer(&pass)).await?;
+    let summary = with_permit(passes, &peer.url, &moving, pass_beside(&pass, beside)).await?;
     Ok(summary.is_clean())
 }
 
 /// `walked` says that the turn before went to its end, so that there was no reason since to try anything early.
 async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, walked: bool) -> Result<bool, PassError> {
-    let clean = one_pass(follower, peer, passes, walked).await?;
+    let clean = one_pass((follower, peer), passes, walked, pin!(std::future::pending())).await?;
     match push_deletes(&follower.engine, &peer.url).await {
         Ok(0) => {}
         Ok(deletes) => tracing::info!(peer = %peer.url, deletes, "deletes_pushed"),
@@ -191,23 +202,23 @@ async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, walked:
 
 /// A pass, then following until something goes wrong; after an unclean pass only until it is time for the next one.
 async fn kura_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, failures: u32) -> Result<bool, PassError> {
-    let clean = one_pass(follower, peer, passes, failures > 0).await?;
+    // It begins when it is first waited for: beside a walk, or after the pass.
+    let mut following = pin!(follow(follower, peer));
+    let clean = one_pass((follower, peer), passes, failures > 0, following.as_mut()).await?;
     if clean {
-        follow(follower, peer).await?;
+        following.await?;
     } else {
         let pause = follower.engine.backoff(failures.saturating_add(2), RETRY_PAUSE.0, UNCLEAN_PAUSE_MAX);
-        tokio::time::timeout(pause, follow(follower, peer)).await.unwrap_or(Ok(()))?;
+        tokio::time::timeout(pause, following).await.unwrap_or(Ok(()))?;
     }
     Ok(clean)
 }
 
 /// Long polls the peer's feed for as long as it goes well.
 async fn follow(follower: &Follower, peer: &Peer) -> Result<(), PassError> {
-    let Some(store_id) = peer.store_id() else {
-        return Ok(());
-    };
+    let Some(kura) = peer.kura() else { return Ok(()) };
     let engine = &follower.engine;
-    let begun = FeedSource::begin(&engine.client, &engine.store, &peer.url, store_id, 0, FeedMode::Follow);
+    let begun = FeedSource::begin(&engine.client, &engine.store, (&peer.url, kura), FeedMode::Follow);
     let mut source = begun.await?;
     let progress = super::progress::NoProgress;
     let pass = Pass { engine, peer, progress: &progress, log: None, dry_run: false, is_retry: false };

@@ -26,6 +26,8 @@ pub mod push;
 pub mod report;
 mod settle;
 pub mod source;
+pub mod source_backfill;
 pub mod source_feed;
+mod source_plan;
 pub mod source_walk;
 pub mod wanted;

@@ -8,14 +8,17 @@
 //! does. A pass ended anywhere repeats at most a page of comparisons, and no fetch that was committed.
 
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 
-use super::engine::{Engine, Peer, PeerSource};
+use super::engine::{Engine, KuraPeer, Peer};
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::progress::Progress;
 use super::report::{Outcome, RunLog};
 use super::settle::settle_page;
 use super::source::{ManifestSource, SourceError};
+use super::source_backfill::BackfillSource;
 use super::source_feed::{FeedMode, FeedSource};
+use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
 use super::wanted::retry_wanted_of;
 use crate::core::base::ids::StoreId;
@@ -107,13 +110,21 @@ pub struct Pass<'a> {
 
 /// One pass over a peer, reported from beginning to end. An error or an unclean summary means: retry the peer.
 pub async fn bootstrap_manifests_from_peer(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
+    pass_beside(pass, pin!(std::future::pending())).await
+}
+
+/// A pass; while it walks what a kura peer held, `beside` follows what the peer writes. Its error ends the pass.
+pub(super) async fn pass_beside<F>(pass: &Pass<'_>, beside: Pin<&mut F>) -> Result<PassSummary, PassError>
+where
+    F: Future<Output = Result<(), PassError>> + Send,
+{
     let (engine, url) = (pass.engine, pass.peer.url.as_str());
     let started = engine.clock.monotonic();
     pass.progress.started(url);
     if let Some(log) = pass.log {
         log.pass_started(url, pass.peer.store_id(), pass.is_retry);
     }
-    let result = run_pass(pass).await;
+    let result = run_pass(pass, beside).await;
     let complaint = match &result {
         Ok(summary) => summary.complaint(),
         Err(error) => Some(error.to_string()),
@@ -134,28 +145,64 @@ pub async fn bootstrap_manifests_from_peer(pass: &Pass<'_>) -> Result<PassSummar
     result
 }
 
-async fn run_pass(pass: &Pass<'_>) -> Result<PassSummary, PassError> {
+async fn run_pass<F>(pass: &Pass<'_>, beside: Pin<&mut F>) -> Result<PassSummary, PassError>
+where
+    F: Future<Output = Result<(), PassError>> + Send,
+{
     let mut summary = PassSummary::default();
-    apply_tombstones(pass, &mut summary).await?;
-    pass.progress.tombstones_applied(&pass.peer.url);
-    let (client, store, url) = (&pass.engine.client, &pass.engine.store, pass.peer.url.as_str());
-    match pass.peer.source {
-        PeerSource::Seed => {
-            let mut source =
-                WalkSource::begin(client, store, &pass.engine.metrics, url).await.map_err(PassError::from)?;
-            drain(pass, &mut source, &mut summary).await?;
-        }
-        PeerSource::Kura { store_id, artifacts, .. } => {
-            let mode = if pass.dry_run { FeedMode::Look } else { FeedMode::Pass };
-            // Before listing: what fails while listing was tried just now.
-            if !pass.dry_run {
-                summary.add(&retry_wanted_of(pass).await?);
+    let Some(peer) = pass.peer.kura() else {
+        take_tombstones(pass, &mut summary).await?;
+        let Engine { client, store, metrics, .. } = pass.engine;
+        let mut source = WalkSource::begin(client, store, metrics, &pass.peer.url).await?;
+        drain(pass, &mut source, &mut summary).await?;
+        return Ok(summary);
+    };
+    if pass.dry_run {
+        look(pass, peer, &mut summary).await?;
+        return Ok(summary);
+    }
+    let (Engine { client, store, .. }, url) = (pass.engine, pass.peer.url.as_str());
+    // Before the tombstones: a delete that comes behind the head is met by the feed.
+    let planned = plan_listing(client, store, url, peer).await?;
+    take_tombstones(pass, &mut summary).await?;
+    // Before listing: what fails while listing was tried just now.
+    summary.add(&retry_wanted_of(pass).await?);
+    let mut source = FeedSource::begin(client, store, (url, peer), FeedMode::Pass).await?;
+    drain(pass, &mut source, &mut summary).await?;
+    let walk = planned.and_then(|cursor| BackfillSource::begin(client, store, (url, peer), cursor, true));
+    if let Some(mut walk) = walk {
+        let mut walking = pin!(drain(pass, &mut walk, &mut summary));
+        tokio::select! {
+            biased;
+            walked = &mut walking => walked?,
+            followed = beside => {
+                followed?;
+                walking.await?;
             }
-            let mut source = FeedSource::begin(client, store, url, store_id, artifacts, mode).await?;
-            drain(pass, &mut source, &mut summary).await?;
         }
     }
     Ok(summary)
+}
+
+/// What a pass would list, without moving the cursor.
+async fn look(pass: &Pass<'_>, peer: KuraPeer, summary: &mut PassSummary) -> Result<(), PassError> {
+    let (Engine { client, store, .. }, url) = (pass.engine, pass.peer.url.as_str());
+    take_tombstones(pass, summary).await?;
+    let mut source = FeedSource::begin(client, store, (url, peer), FeedMode::Look).await?;
+    drain(pass, &mut source, summary).await?;
+    let key = cursor_key(peer.store_id);
+    let cursor = store.call(move |store| store.cursor(&key)).await?;
+    let walk = cursor.and_then(|cursor| BackfillSource::begin(client, store, (url, peer), cursor, false));
+    if let Some(mut walk) = walk {
+        drain(pass, &mut walk, summary).await?;
+    }
+    Ok(())
+}
+
+async fn take_tombstones(pass: &Pass<'_>, summary: &mut PassSummary) -> Result<(), PassError> {
+    apply_tombstones(pass, summary).await?;
+    pass.progress.tombstones_applied(&pass.peer.url);
+    Ok(())
 }
 
 /// Pages to the end of the source. The next one is listed while this one is settled, so that neither the peer nor our

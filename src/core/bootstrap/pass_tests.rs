@@ -17,6 +17,7 @@ use crate::core::base::disk::RealDisk;
 use crate::core::base::executor::InlineExecutor;
 use crate::core::base::ids::{ArtifactId, InstanceId};
 use crate::core::base::rng::SeededRng;
+use crate::core::bootstrap::engine::PeerSource;
 use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::bootstrap::progress::{NoProgress, RecordedProgress};
 use crate::core::bootstrap::source::SourceRow;

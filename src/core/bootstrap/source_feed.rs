@@ -2,8 +2,8 @@
 //!
 //! How it works: the cursor of the peer's store is read once; pages are asked for behind it. A pass is bounded by the
 //! peer's head taken with its first page, so it ends however fast the peer writes; a follower has no bound and long
-//! polls. If the peer no longer knows the cursor's epoch, the listing begins anew: rows are listed again, nothing is
-//! fetched again.
+//! polls. If the peer does not know the cursor any more, or only a part of it, the cursor is forgotten and the listing
+//! ends with an error: the next pass plans anew, lists rows again, and fetches nothing again.
 //!
 //! Invariant: the durable cursor moves only in [`ManifestSource::page_settled`], page by page in the order they were
 //! listed, however far ahead the listing is.
@@ -11,7 +11,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::engine::KuraPeer;
 use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
+use super::source_plan::forget_void;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::client::{FeedQuery, PeerClient, PeerError};
 use crate::core::mesh::feed_frames::{FeedPageFrames, Frame, FrameStatus};
@@ -21,19 +23,16 @@ use crate::core::store::record::Record;
 use crate::core::store::store_handle::StoreHandle;
 
 /// Rows in a page: enough to keep the fetches of a page busy, few enough that a kill costs little listing.
-const FEED_ROWS: usize = 1024;
+pub const FEED_ROWS: usize = 1024;
 
 /// Bytes of records and bodies in a page.
-const FEED_PAGE_BYTES: u64 = 4 << 20;
+pub const FEED_PAGE_BYTES: u64 = 4 << 20;
 
 /// Bodies up to this size ride along: below it a request of its own costs more than the bytes.
 pub const FEED_INLINE_BYTES_MAX: u64 = 16 << 10;
 
 /// How long a follower's request waits at the peer for a new row.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
-
-/// Cursors that a peer did not know, one after another, before it is taken for broken.
-const VOIDED_CURSORS_MAX: u32 = 3;
 
 /// How a feed is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,39 +50,36 @@ pub enum FeedMode {
 pub struct FeedSource {
     client: PeerClient,
     store: StoreHandle,
-    peer: String,
-    peer_artifacts: u64,
+    url: String,
+    peer: KuraPeer,
     mode: FeedMode,
     /// Where the listing is.
     position: Option<Cursor>,
     up_to: Option<Seq>,
     /// For each page given and not yet settled, oldest first, the cursor behind it; `None` where it does not move.
     unsettled: VecDeque<Option<Cursor>>,
-    voided: u32,
     rows_total: Option<u64>,
 }
 
 impl FeedSource {
-    /// Reads the durable cursor and begins. `peer_artifacts` is how many the peer says it has.
+    /// Reads the durable cursor and begins.
     pub async fn begin(
         client: &PeerClient,
         store: &StoreHandle,
-        peer: &str,
-        store_id: StoreId,
-        peer_artifacts: u64,
+        (url, peer): (&str, KuraPeer),
         mode: FeedMode,
     ) -> Result<Self, SourceError> {
+        let store_id = peer.store_id;
         let cursor = store.call(move |store| store.cursor(&store_id.to_string())).await?;
         Ok(Self {
             client: client.clone(),
             store: store.clone(),
-            peer: peer.to_owned(),
-            peer_artifacts,
+            url: url.to_owned(),
+            peer,
             mode,
             position: cursor,
             up_to: None,
             unsettled: VecDeque::new(),
-            voided: 0,
             rows_total: None,
         })
     }
@@ -103,24 +99,23 @@ impl FeedSource {
             // Followers of a whole mesh see each row from every sibling; its body rides along only from the first.
             inline_origin_only: following,
             wait: if following { LONG_POLL } else { Duration::ZERO },
-            rows_max: FEED_ROWS,
-            bytes_max: FEED_PAGE_BYTES,
+            rows_max: FEED_ROWS.min(self.peer.page_rows_max),
+            bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
         }
     }
 
     async fn fetch(&mut self) -> Result<FeedPageFrames, SourceError> {
-        loop {
-            match self.client.feed(&self.peer, &self.query()).await {
-                Err(PeerError::CursorVoid { peer }) if self.voided < VOIDED_CURSORS_MAX => {
-                    tracing::info!(%peer, "feed_cursor_void");
-                    self.voided += 1;
-                    self.position = None;
-                    // What was listed under the old cursor is still settled; the cursor is that of the new listing.
-                    self.unsettled.iter_mut().for_each(|behind| *behind = None);
-                }
-                fetched => return Ok(fetched?),
-            }
+        let after = self.after();
+        let void = match self.client.feed(&self.url, &self.query()).await {
+            // Rows up to the end of its epoch may have come back that were beaten by rows it lost.
+            Ok(page) if page.header.after < after => PeerError::CursorVoid { peer: self.url.clone() },
+            Err(error @ PeerError::CursorVoid { .. }) => error,
+            fetched => return Ok(fetched?),
+        };
+        if self.mode == FeedMode::Look && self.position.take().is_some() {
+            return Ok(self.client.feed(&self.url, &self.query()).await?);
         }
+        Err(forget_void(&self.store, self.peer.store_id, void).await?.into())
     }
 
     fn note_position(&mut self, page: &FeedPageFrames) -> Result<(), SourceError> {
@@ -131,12 +126,12 @@ impl FeedSource {
         }
         if self.rows_total.is_none() {
             let span = up_to.0.saturating_sub(header.after.0);
-            self.rows_total = Some(if header.after == Seq(0) { span.min(self.peer_artifacts) } else { span });
+            self.rows_total = Some(if header.after == Seq(0) { span.min(self.peer.artifacts) } else { span });
         }
         let is_stuck = header.next <= header.after && !page.rows.is_empty();
         if is_stuck || header.next < header.after {
             let (after, next) = (header.after.to_string(), header.next.to_string());
-            return Err(SourceError::Unadvancing { peer: self.peer.clone(), after, next });
+            return Err(SourceError::Unadvancing { peer: self.url.clone(), after, next });
         }
         let behind = cursor_at(header.store_id, header.epoch, header.next);
         if self.position.as_ref() == Some(&behind) {
@@ -176,11 +171,16 @@ impl ManifestSource for FeedSource {
         let Some(Some(behind)) = self.unsettled.pop_front() else {
             return Ok(());
         };
-        self.voided = 0;
-        if self.mode != FeedMode::Look {
-            self.store.call(move |store| store.save_cursor(&behind.store_id.to_string(), Some(&behind))).await?;
+        if self.mode == FeedMode::Look {
+            return Ok(());
         }
-        Ok(())
+        // The walk beside it moves on by itself.
+        let key = behind.store_id.to_string();
+        let keep_walk = move |cursor: Option<Cursor>| {
+            let walk = cursor.filter(|cursor| cursor.store_id == behind.store_id).and_then(|cursor| cursor.walk);
+            Some(Cursor { walk, ..behind })
+        };
+        Ok(self.store.call(move |store| store.change_cursor(&key, keep_walk)).await?)
     }
 
     fn rows_total(&self) -> Option<u64> {
@@ -188,7 +188,7 @@ impl ManifestSource for FeedSource {
     }
 }
 
-fn add_row(page: &mut SourcePage, frame: Frame) {
+pub(super) fn add_row(page: &mut SourcePage, frame: Frame) {
     match frame {
         Frame::Tombstone { namespace, version_ms, .. } => {
             page.rows.push(SourceRow::Tombstone { namespace, version_ms });

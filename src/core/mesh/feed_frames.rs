@@ -96,7 +96,7 @@ pub struct FeedHeader {
     /// The sender's wall clock, Unix milliseconds.
     pub now_ms: u64,
     /// The order of the rows.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "FeedOrder::is_seq")]
     pub order: FeedOrder,
     /// In the order of versions: where the next page begins; absent at the end of the listing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +112,12 @@ pub enum FeedOrder {
     Seq,
     /// By version, falling: artifacts only.
     Version,
+}
+
+impl FeedOrder {
+    fn is_seq(&self) -> bool {
+        *self == Self::Seq
+    }
 }
 
 /// One frame.

@@ -30,13 +30,15 @@ pub const FEATURES: [&str; 4] = ["backfill", "bulk", "feed", "ranges"];
 pub struct PeerFeatures {
     /// Many bodies to a request.
     pub bulk: bool,
+    /// Its listing by version, newest first.
+    pub backfill: bool,
 }
 
 impl PeerFeatures {
     /// Those that a peer's status names; others are ignored.
     pub fn of(names: &[String]) -> Self {
         let has = |feature: &str| names.iter().any(|name| name == feature);
-        Self { bulk: has("bulk") }
+        Self { bulk: has("bulk"), backfill: has("backfill") }
     }
 }
 

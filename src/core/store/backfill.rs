@@ -96,7 +96,8 @@ impl Core {
         let up_to = request.up_to.min(head_seq);
         let mut bytes = 0_u64;
         let below = request.below.map(|position| position.0);
-        for (looked_at, row) in view.keys_back(Table::ByVersion, below.as_ref().map(<[u8; 18]>::as_slice))?.enumerate() {
+        for (looked_at, row) in view.keys_back(Table::ByVersion, below.as_ref().map(<[u8; 18]>::as_slice))?.enumerate()
+        {
             let key = row?;
             if looked_at >= scanned_max || page.rows.len() >= request.rows_max {
                 return Ok(page);

@@ -14,9 +14,9 @@ use crate::core::base::disk::RealDisk;
 use crate::core::base::executor::InlineExecutor;
 use crate::core::base::ids::{ArtifactId, Epoch, InstanceId, Seq, StoreId};
 use crate::core::base::rng::SeededRng;
-use crate::core::bootstrap::engine::{Engine, Peer, PeerSource};
+use crate::core::bootstrap::engine::{Engine, KuraPeer, Peer, PeerSource};
 use crate::core::bootstrap::metrics::CatchUpMetrics;
-use crate::core::bootstrap::pass::{Pass, PassSummary, bootstrap_manifests_from_peer};
+use crate::core::bootstrap::pass::{Pass, PassError, PassSummary, bootstrap_manifests_from_peer};
 use crate::core::bootstrap::progress::NoProgress;
 use crate::core::bootstrap::report::Outcome;
 use crate::core::bootstrap::source::ManifestSource;
@@ -31,7 +31,7 @@ use crate::core::mesh::feed_frames::Frame;
 use crate::core::mesh::membership::{Membership, MembershipParts};
 use crate::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use crate::core::mesh::readiness::Readiness;
-use crate::core::mesh::wire::{PeerFeatures, RECORD_HEADER};
+use crate::core::mesh::wire::{PeerFeatures, PeerLimits, RECORD_HEADER};
 use crate::core::staging::area::{AreaKind, Staging, StagingOptions};
 use crate::core::staging::body_writer::BodySpec;
 use crate::core::staging::budget::BudgetClass;
@@ -51,6 +51,7 @@ struct Node {
     engine: Engine,
     links: MemoryTransport,
     clock: Arc<ManualClock>,
+    options: StoreOptions,
 }
 
 impl Node {
@@ -67,7 +68,7 @@ impl Node {
             StagingOptions { budget_bytes: 1 << 26, inline_max_bytes: 1000, client_wait: Duration::from_millis(10) };
         let staging = Staging::new(&layout, Arc::new(RealDisk), executor.clone(), options);
         let store = StoreHandle::new(executor.clone());
-        let opened = Store::open(StoreOptions {
+        let options = StoreOptions {
             layout,
             tenant_id: "default".to_owned(),
             instance_id: InstanceId([number; 16]),
@@ -79,8 +80,8 @@ impl Node {
             rng: rng.clone(),
             disk: Arc::new(RealDisk),
             executor: executor.clone(),
-        });
-        store.set(Some(Arc::new(opened.unwrap().0)));
+        };
+        store.set(Some(Arc::new(Store::open(options.clone()).unwrap().0)));
         let links = network.with_own_links();
         let client = PeerClient::new(Arc::new(links.clone()), store.clone(), "default");
         let readiness = Readiness::new(false, clock.clone());
@@ -121,7 +122,7 @@ impl Node {
             shutdown: Default::default(),
         });
         network.attach(&url, Some(router(Arc::clone(&context))));
-        Self { root, url, context, engine, links, clock }
+        Self { root, url, context, engine, links, clock, options }
     }
 
     fn store(&self) -> Arc<Store> {
@@ -173,15 +174,24 @@ impl Node {
     fn as_peer(&self) -> Peer {
         let stats = self.store().stats();
         let features = PeerFeatures::of(&FEATURES.map(str::to_owned));
-        let source = PeerSource::Kura { store_id: stats.store_id, artifacts: stats.artifacts, features };
+        let limits = PeerLimits { page_bytes_max: 32 << 20, page_rows_max: 4096, body_bytes_max: 1 << 30 };
+        let source = PeerSource::Kura { store_id: stats.store_id, artifacts: stats.artifacts, features, limits };
         Peer { url: self.url.clone(), source }
     }
 
+    fn kura(&self) -> KuraPeer {
+        self.as_peer().kura().unwrap()
+    }
+
     async fn pass_over(&self, other: &Self) -> PassSummary {
+        self.try_pass_over(other).await.unwrap()
+    }
+
+    async fn try_pass_over(&self, other: &Self) -> Result<PassSummary, PassError> {
         let peer = other.as_peer();
         let (engine, progress) = (&self.engine, &NoProgress);
         let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: false };
-        bootstrap_manifests_from_peer(&pass).await.unwrap()
+        bootstrap_manifests_from_peer(&pass).await
     }
 
     fn holds(&self, id: &ArtifactId) -> bool {
@@ -208,6 +218,9 @@ impl Answer {
     }
 }
 
+#[path = "backfill_tests.rs"]
+mod backfill;
+
 fn one() -> Node {
     Node::new(1, &MemoryTransport::new())
 }
@@ -230,6 +243,7 @@ async fn malformed_requests_are_refused_with_a_message_and_change_nothing() {
         (Method::GET, format!("bootstrap/artifacts/{}", "A".repeat(64)), 400),
         (Method::GET, format!("bootstrap/artifacts/{}", "a".repeat(64)), 404),
         (Method::GET, "feed?order=by_version".into(), 400),
+        (Method::GET, "feed?order=version&position=ff".into(), 400),
         (Method::GET, "feed?after=x".into(), 400),
         (Method::GET, "feed?epoch=short".into(), 400),
         (Method::GET, "feed?max_rows=0".into(), 400),
@@ -531,7 +545,7 @@ async fn a_follower_sees_a_write_as_it_happens_and_keeps_its_place() {
     two.pass_over(&one).await;
     let (client, store) = (&two.engine.client, &two.engine.store);
     let store_id = one.store().stats().store_id;
-    let mut source = FeedSource::begin(client, store, &one.url, store_id, 0, FeedMode::Follow).await.unwrap();
+    let mut source = FeedSource::begin(client, store, (&one.url, one.kura()), FeedMode::Follow).await.unwrap();
     let (page, _) = tokio::join!(source.next_page(), one.put("nx", "2", b"y"));
     assert_eq!(page.unwrap().unwrap().rows.len(), 1);
     let place = || two.store().cursor(&store_id.to_string()).unwrap().unwrap().followed;
@@ -550,7 +564,7 @@ async fn a_listing_that_runs_ahead_does_not_take_the_cursor_along() {
     }
     let (client, store) = (&two.engine.client, &two.engine.store);
     let store_id = one.store().stats().store_id;
-    let mut source = FeedSource::begin(client, store, &one.url, store_id, 1100, FeedMode::Pass).await.unwrap();
+    let mut source = FeedSource::begin(client, store, (&one.url, one.kura()), FeedMode::Pass).await.unwrap();
     let first = source.next_page().await.unwrap().unwrap().rows.len() as u64;
     let second = source.next_page().await.unwrap().unwrap().rows.len() as u64;
     assert_eq!((first + second, source.next_page().await.unwrap().is_none()), (1100, true));

@@ -1,0 +1,140 @@
+//! Backfills between whole nodes: where they begin, how they survive being broken off, and what voids them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::core::store::cursor::Cursor;
+use crate::core::store::walk::ManifestPageRequest;
+
+fn cursor(of: &Node, at: &Node) -> Option<Cursor> {
+    of.store().cursor(&at.store().stats().store_id.to_string()).unwrap()
+}
+
+/// Requests for pages of versions that reached this node's peers, by their position.
+fn count_pages(node: &Node) -> Arc<std::sync::Mutex<Vec<String>>> {
+    let asked: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&asked);
+    node.links.set_rule(Some(Arc::new(move |request| {
+        if request.path_and_query.contains("order=version") {
+            noted.lock().unwrap().push(request.path_and_query.clone());
+        }
+        None
+    })));
+    asked
+}
+
+impl Node {
+    /// Replaces the data dir, or parts of it, while the store is closed.
+    fn while_closed<R>(&self, work: impl FnOnce(&std::path::Path) -> R) -> R {
+        let store = self.store();
+        self.context.store.set(None);
+        store.close().unwrap();
+        drop(store);
+        let done = work(self.options.layout.data_dir());
+        self.context.store.set(Some(Arc::new(Store::open(self.options.clone()).unwrap().0)));
+        done
+    }
+
+    fn snapshot(&self) -> tempfile::TempDir {
+        self.while_closed(|data_dir| {
+            let copy = tempfile::tempdir().unwrap();
+            copy_folder(data_dir, copy.path());
+            copy
+        })
+    }
+
+    fn restore(&self, snapshot: &tempfile::TempDir) {
+        self.while_closed(|data_dir| {
+            std::fs::remove_dir_all(data_dir).unwrap();
+            copy_folder(snapshot.path(), data_dir);
+        });
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy_folder(&entry.path(), &target),
+            kind if kind.is_file() => drop(std::fs::copy(entry.path(), &target).unwrap()),
+            _ => {}
+        }
+    }
+}
+
+async fn fill(node: &Node, keys: std::ops::Range<u32>) {
+    for n in keys {
+        node.clock.advance(Duration::from_millis(1));
+        node.put("nx", &n.to_string(), b"x").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_node_walks_below_the_head_it_took_first_and_only_follows_from_then_on() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..1100).await;
+    let asked = count_pages(&two);
+    assert_eq!(two.pass_over(&one).await.count(Outcome::Applied), 1100);
+    let stats = one.store().stats();
+    let expected = Cursor { store_id: stats.store_id, epoch: stats.epoch, followed: Seq(1100), walk: None };
+    assert_eq!((cursor(&two, &one), asked.lock().unwrap().len()), (Some(expected), 2));
+    fill(&one, 1100..1110).await;
+    assert_eq!(two.pass_over(&one).await.count(Outcome::Applied), 10);
+    assert_eq!((cursor(&two, &one).unwrap().followed, asked.lock().unwrap().len()), (Seq(1110), 2), "by the feed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_was_broken_off_goes_on_from_its_durable_position() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..2500).await;
+    let pages = AtomicUsize::new(0);
+    two.links.set_rule(Some(Arc::new(move |request| {
+        let is_page = request.path_and_query.contains("order=version");
+        (is_page && pages.fetch_add(1, Ordering::SeqCst) == 2).then_some(LinkFault::CutBodyAfter(9))
+    })));
+    assert!(two.try_pass_over(&one).await.is_err());
+    let broken_off = cursor(&two, &one).unwrap();
+    let walk = broken_off.walk.clone().unwrap();
+    assert_eq!((walk.lo_seq, walk.hi_seq, walk.position.is_some()), (Seq(0), Seq(2500), true));
+    let held = two.store().stats().artifacts;
+    assert!((1024..2500).contains(&held), "{held}");
+    // Meanwhile there are new rows, and more than half of what is left gets a newer version.
+    fill(&one, 0..900).await;
+    let asked = count_pages(&two);
+    let summary = two.pass_over(&one).await;
+    assert!(summary.is_clean());
+    assert_eq!(two.store().stats().artifacts, 2500);
+    assert!(asked.lock().unwrap()[0].contains(&walk.position.unwrap()), "not from the newest version again");
+    assert_eq!(cursor(&two, &one).unwrap().walk, None);
+    let versions = |node: &Node| {
+        let request = ManifestPageRequest { after: None, prefix: String::new(), rows_max: 5000, producers: &[] };
+        let page = node.store().manifest_page(&request).unwrap();
+        page.records.iter().map(|record| (record.name.key.clone(), record.version())).collect::<Vec<_>>()
+    };
+    assert_eq!(versions(&one), versions(&two));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_taken_back_is_walked_again_and_what_came_back_is_found() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    one.put("nx", "old", b"first").await;
+    one.put("nx", "kept", b"x").await;
+    let snapshot = one.snapshot();
+    // Beaten by a row that only the lost part of the log has, before anybody saw the first.
+    one.clock.advance(Duration::from_millis(1));
+    one.put("nx", "old", b"second").await;
+    two.links.set_rule(Some(Arc::new(|request| {
+        request.path_and_query.contains("order=version").then_some(LinkFault::CutBodyAfter(9))
+    })));
+    assert!(two.try_pass_over(&one).await.is_err());
+    two.links.set_rule(None);
+    assert_eq!(cursor(&two, &one).unwrap().followed, Seq(3));
+    one.restore(&snapshot);
+    one.put("nx", "new", b"y").await;
+    let summary = two.pass_over(&one).await;
+    assert_eq!((summary.count(Outcome::Applied), two.store().stats().artifacts), (3, 3));
+}
