@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod entry;
 pub mod exit;
 pub mod fatal;
+pub mod free_space;
 pub mod printer;
 pub mod reclaim_staging;
 pub mod render;

@@ -13,12 +13,13 @@ use clap::{Args, ValueEnum};
 
 use super::context::Context;
 use super::exit::{CommandError, ExitCode};
+use super::free_space::FreeSpace;
 use super::printer::OutputFormat;
 use super::render::reclaim::{self, Report};
 use super::render::reclaim_bar::ReclaimBar;
 use crate::core::base::clock::{Clock, SystemClock};
 use crate::core::base::disk::{Disk, RealDisk, VolumeSpace};
-use crate::core::base::units::{ByteSize, DurationArg, ParseUnitError, Percent};
+use crate::core::base::units::{ByteSize, DurationArg};
 use crate::core::config::Config;
 use crate::core::data_dir::layout::{self, DataDirKind, Layout};
 use crate::core::data_dir::lock::{DataDirLock, LockError, LockHolder, LockState};
@@ -43,46 +44,6 @@ impl KindArg {
             Self::Uploads => AreaKind::Uploads,
             Self::Parts => AreaKind::Parts,
             Self::Bootstrap => AreaKind::Bootstrap,
-        }
-    }
-}
-
-/// An amount of free space: a share of the volume or a number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FreeSpace {
-    /// Of the whole volume.
-    Share(Percent),
-    /// In bytes.
-    Size(ByteSize),
-}
-
-impl std::str::FromStr for FreeSpace {
-    type Err = ParseUnitError;
-
-    fn from_str(text: &str) -> Result<Self, ParseUnitError> {
-        let refuse =
-            |_| ParseUnitError { expected: "a share such as 10% or a size such as 5GiB", text: text.to_owned() };
-        if text.trim_end().ends_with('%') {
-            return text.parse().map(Self::Share).map_err(refuse);
-        }
-        text.parse().map(Self::Size).map_err(refuse)
-    }
-}
-
-impl std::fmt::Display for FreeSpace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Share(share) => share.fmt(f),
-            Self::Size(size) => write!(f, "{}", size.0),
-        }
-    }
-}
-
-impl FreeSpace {
-    fn bytes(self, volume: &VolumeSpace) -> u64 {
-        match self {
-            Self::Share(share) => share.of(volume.total_bytes),
-            Self::Size(size) => size.0,
         }
     }
 }
