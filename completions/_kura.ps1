@@ -101,6 +101,10 @@ Register-ArgumentCompleter -Native -CommandName 'kura' -ScriptBlock {
         }
         'kura;bootstrap' {
             [CompletionResult]::new('--concurrency', '--concurrency', [CompletionResultType]::ParameterName, 'Artifacts fetched at the same time from one peer; the default is the setting bootstrap-concurrency')
+            [CompletionResult]::new('--limit-rate', '--limit-rate', [CompletionResultType]::ParameterName, 'Take no more than this from all peers together, such as 200MiB/s')
+            [CompletionResult]::new('--min-free', '--min-free', [CompletionResultType]::ParameterName, 'Stop with exit code 10 when less than this is free: a share of the volume (10%) or a size (5GiB)')
+            [CompletionResult]::new('--max-bytes', '--max-bytes', [CompletionResultType]::ParameterName, 'Stop with exit code 5 after this many bytes of bodies')
+            [CompletionResult]::new('--deadline', '--deadline', [CompletionResultType]::ParameterName, 'Stop with exit code 5 after this long, such as 15m')
             [CompletionResult]::new('--progress', '--progress', [CompletionResultType]::ParameterName, 'How to show progress')
             [CompletionResult]::new('--output', '--output', [CompletionResultType]::ParameterName, 'How to print the result')
             [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'A TOML file with settings [variable: KURA_CONFIG]')
@@ -129,6 +133,7 @@ Register-ArgumentCompleter -Native -CommandName 'kura' -ScriptBlock {
             [CompletionResult]::new('--tokio-worker-threads', '--tokio-worker-threads', [CompletionResultType]::ParameterName, 'Threads of the async runtime [default: CPUs, from 2 to 16]')
             [CompletionResult]::new('--log-level', '--log-level', [CompletionResultType]::ParameterName, 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look [default: text]')
+            [CompletionResult]::new('--new-identity', '--new-identity', [CompletionResultType]::ParameterName, 'Give a cloned volume a store id of its own first; works without peers too')
             [CompletionResult]::new('--dry-run', '--dry-run', [CompletionResultType]::ParameterName, 'Show what would be fetched and change nothing')
             [CompletionResult]::new('--restart', '--restart', [CompletionResultType]::ParameterName, 'Forget how far each peer was followed and list everything again; never forgets data')
             [CompletionResult]::new('--no-input', '--no-input', [CompletionResultType]::ParameterName, 'Never ask; what would need an answer is refused')

@@ -230,7 +230,7 @@ _kura() {
             return 0
             ;;
         kura__subcmd__bootstrap)
-            opts="-q -v -h --dry-run --concurrency --restart --progress --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help"
+            opts="-q -v -h --new-identity --dry-run --concurrency --limit-rate --min-free --max-bytes --deadline --restart --progress --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -240,12 +240,28 @@ _kura() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --limit-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-free)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-bytes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --progress)
-                    COMPREPLY=($(compgen -W "plain none" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto bar plain none" -- "${cur}"))
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json jsonl" -- "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -107,10 +107,17 @@ complete -c kura -n "__fish_kura_using_subcommand serve" -s q -l quiet -d 'Say l
 complete -c kura -n "__fish_kura_using_subcommand serve" -s v -l verbose -d 'Say more on stderr; twice for everything'
 complete -c kura -n "__fish_kura_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l concurrency -d 'Artifacts fetched at the same time from one peer; the default is the setting bootstrap-concurrency' -r
-complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l progress -d 'How to show progress' -r -f -a "plain\t'A line every 10 seconds'
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l limit-rate -d 'Take no more than this from all peers together, such as 200MiB/s' -r
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l min-free -d 'Stop with exit code 10 when less than this is free: a share of the volume (10%) or a size (5GiB)' -r
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l max-bytes -d 'Stop with exit code 5 after this many bytes of bodies' -r
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l deadline -d 'Stop with exit code 5 after this long, such as 15m' -r
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l progress -d 'How to show progress' -r -f -a "auto\t'Bars on a terminal, else plain lines'
+bar\t'Bars'
+plain\t'A line every 10 seconds'
 none\t'Nothing'"
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l output -d 'How to print the result' -r -f -a "table\t'For people'
-json\t'One JSON document'"
+json\t'One JSON document at the end'
+jsonl\t'Lines of JSON while it goes on: `status`, `item_error` and, at the end, `summary`'"
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
@@ -145,6 +152,7 @@ debug\t''
 trace\t''"
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
 json\t''"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l new-identity -d 'Give a cloned volume a store id of its own first; works without peers too'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l dry-run -d 'Show what would be fetched and change nothing'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l restart -d 'Forget how far each peer was followed and list everything again; never forgets data'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l no-input -d 'Never ask; what would need an answer is refused'

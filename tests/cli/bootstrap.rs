@@ -47,11 +47,107 @@ fn without_a_peer_it_exits_13() {
     assert_eq!((ended.code, &ended.exit_error()["code"]), (Some(13), &13.into()), "{}", ended.stderr);
 }
 
-#[test]
-fn what_is_not_there_yet_is_an_unknown_flag() {
-    let ended = Kura::new().run(&["bootstrap", "--limit-rate", "1MiB/s", "--deadline", "15m"]);
-    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-    assert!(ended.stderr.contains("'--limit-rate'") && ended.stderr.contains("'--deadline'"), "{}", ended.stderr);
+fn bootstrap_with(kura: &Kura, peer: &str, flags: &[&str]) -> (Ended, serde_json::Value) {
+    let always = ["bootstrap", "--data-dir", "data", "--output", "json", "--peer", peer];
+    let ended = kura.run(&[&always, flags].concat());
+    let report = serde_json::from_str(&ended.stdout).unwrap_or_default();
+    (ended, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limited_rate_is_kept() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(8, 128 << 10);
+    let began = std::time::Instant::now();
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &["--limit-rate", "512KiB/s"]);
+    assert_eq!((ended.code, &report["applied"]), (Some(0), &8.into()), "{}", ended.stderr);
+    assert!(began.elapsed() >= std::time::Duration::from_millis(1800), "{:?}", began.elapsed());
+    let (ended, _) = bootstrap_with(&kura, &peer.url, &["--limit-rate", "1KiB/s"]);
+    assert!(ended.code == Some(2) && ended.stderr.contains("slowest"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_a_stalled_run_with_5_and_the_next_run_goes_on() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(5, 1000);
+    let id = peer.add(Artifact { fault: Some(Fault::Stalled), ..gradle("slow", vec![7; 100_000]) });
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &["--deadline", "2s"]);
+    assert_eq!((ended.code, &report["stopped_by"]), (Some(5), &"deadline".into()), "{}", ended.stderr);
+    assert_eq!((&report["complete"], &report["applied"]), (&false.into(), &5.into()));
+    assert!(report["peers"][0]["error"].as_str().unwrap().contains("--deadline"), "{report}");
+    assert!(ended.stderr.contains("stopped by --deadline"), "{}", ended.stderr);
+    peer.with(|inner| inner.artifacts.get_mut(&id).unwrap().fault = None);
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &[]);
+    assert_eq!((ended.code, &report["applied"], &report["stopped_by"]), (Some(0), &1.into(), &().into()));
+    assert_eq!(peer.body_requests(), 7, "what arrived is not asked for again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_amount_of_bytes_ends_it_with_5_and_deletes_are_exempt_from_every_stop() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(20, 64 << 10);
+    peer.with(|inner| inner.tombstones.insert("gone".to_owned(), 1_750_000_000_000));
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &["--max-bytes", "0"]);
+    assert_eq!((ended.code, &report["stopped_by"]), (Some(5), &"max_bytes".into()), "{}", ended.stderr);
+    assert_eq!((&report["applied"], &report["tombstones_applied"]), (&0.into(), &1.into()), "{report}");
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &["--max-bytes", "256KiB", "--concurrency", "1"]);
+    assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+    let applied = report["applied"].as_u64().unwrap();
+    assert!((2..=6).contains(&applied), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_little_free_space_ends_it_with_10_before_anything_is_fetched() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(3, 1000);
+    let (ended, _) = bootstrap_with(&kura, &peer.url, &["--min-free", "100%"]);
+    assert_eq!((ended.code, &ended.exit_error()["code"]), (Some(10), &10.into()), "{}", ended.stderr);
+    assert_eq!(peer.body_requests(), 0);
+    let (ended, _) = bootstrap_with(&kura, &peer.url, &["--min-free", "1MiB"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_json_follow_a_run_to_its_summary() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(3, 1000);
+    let id = peer.add(Artifact { fault: Some(Fault::Refused), ..gradle("bad", vec![7; 1000]) });
+    let ended = kura.run(&["bootstrap", "--data-dir", "data", "--output", "jsonl", "--peer", &peer.url]);
+    assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+    let lines: Vec<serde_json::Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let of = |kind: &str| lines.iter().filter(|line| line["message_type"] == kind).collect::<Vec<_>>();
+    assert_eq!(lines[0]["message_type"], "status");
+    assert!(lines[0]["phase"].is_string() && lines[0]["bytes"].is_u64(), "{}", lines[0]);
+    assert!(of("item_error").iter().any(|line| line["artifact_id"] == id && line["outcome"] == "failed"));
+    assert_eq!(of("summary").len(), 1);
+    let summary = lines.last().unwrap();
+    assert_eq!((&summary["schema"], &summary["applied"]), (&"kura.bootstrap/v1".into(), &3.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloned_volume_gets_a_store_id_of_its_own_and_keeps_its_data() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(3, 1000);
+    let store_id = || {
+        let text = std::fs::read_to_string(kura.path("data/identity")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["store_id"].clone()
+    };
+    assert_eq!(bootstrap(&kura, &peer.url).code, Some(0));
+    let before = store_id();
+    let ended = kura.run(&["bootstrap", "--data-dir", "data", "--new-identity"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let after = store_id();
+    assert_ne!(before, after);
+    assert!(ended.stderr.contains(after.as_str().unwrap()), "{}", ended.stderr);
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &[]);
+    assert_eq!((ended.code, &report["applied"]), (Some(0), &0.into()), "{}", ended.stderr);
+    assert_eq!((store_id(), peer.body_requests()), (after, 3));
+
+    let mut node = kura.start(&["serve", "--data-dir", "data", "--port", "0", "--internal-port", "0"]);
+    node.wait_for("store_opened");
+    let ended = kura.run(&["bootstrap", "--data-dir", "data", "--new-identity"]);
+    assert_eq!(ended.code, Some(11), "a running node is not renamed: {}", ended.stderr);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub enum Fault {
     Refused,
     /// The connection breaks in the middle.
     Cut,
+    /// Half of the body comes, and then nothing any more.
+    Stalled,
     /// The body is longer than the manifest says.
     Longer,
     /// 404.
@@ -200,6 +202,7 @@ async fn artifact(State((inner, _)): Shared, Path(id): Path<String>) -> Response
         }
         Some(Fault::Longer) => [body, b"and more".to_vec()].concat().into_response(),
         Some(Fault::Cut) => cut(body),
+        Some(Fault::Stalled) => stalled(body),
     }
 }
 
@@ -220,6 +223,16 @@ fn cut(body: Vec<u8>) -> Response {
         }
     });
     let mut response = Body::from_stream(chunks).into_response();
+    response.headers_mut().insert("content-length", length.into());
+    response
+}
+
+/// Promises the whole, sends half of it and stays silent.
+fn stalled(body: Vec<u8>) -> Response {
+    use futures_util::StreamExt;
+    let length = body.len();
+    let half = futures_util::stream::iter([Ok::<_, std::io::Error>(body[..length / 2].to_vec())]);
+    let mut response = Body::from_stream(half.chain(futures_util::stream::pending())).into_response();
     response.headers_mut().insert("content-length", length.into());
     response
 }

@@ -1,16 +1,13 @@
 //! What `kura bootstrap` says: a line for each phase on stderr, and one report as a table or as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use super::table::{HouseTable, short_digest};
 use super::words::plural;
+use crate::core::base::ids::StoreId;
 use crate::core::base::units::ByteSize;
 use crate::core::bootstrap::catch_up::Handshake;
 use crate::core::bootstrap::engine::PeerSource;
-use crate::core::bootstrap::progress::Progress;
 use crate::core::bootstrap::report::{BootstrapReport, ItemReport, PeerReport};
 use crate::core::config::Config;
 use crate::core::mesh::discovery::Targets;
@@ -19,7 +16,7 @@ use crate::core::mesh::discovery::Targets;
 const ITEMS_SHOWN_MAX: usize = 10;
 
 /// A line of a phase: its name in a column of its own.
-fn phase(name: &str, text: &str) -> String {
+pub(super) fn phase(name: &str, text: &str) -> String {
     format!("{name:<10} {text}")
 }
 
@@ -41,6 +38,12 @@ pub fn met(met: &Handshake) -> Vec<String> {
     let silent = met.silent.iter().map(|(url, reason)| format!("{url} did not answer: {reason}"));
     let refused = met.refused.iter().map(|refusal| format!("{} is refused: {}", refusal.url, refusal.detail));
     usable.chain(silent).chain(refused).map(|text| phase("handshake", &text)).collect()
+}
+
+/// The store id a cloned volume got.
+pub fn new_identity(store_id: Option<StoreId>) -> String {
+    let store_id = store_id.map_or_else(String::new, |store_id| store_id.to_string());
+    phase("identity", &format!("this volume is store {store_id} from now on"))
 }
 
 /// How the run goes about it.
@@ -67,8 +70,16 @@ pub fn phases(report: &BootstrapReport) -> Vec<String> {
         phase("transfer", &format!("{} in {}", ByteSize(fetched), seconds(report.elapsed_ms))),
         phase("verify", &format!("{} good, {} bad", report.applied, report.bad_copy)),
         phase("commit", &format!("{}, {deletes}", artifacts(report.applied))),
-        phase("report", if report.complete { "complete" } else { "not complete" }),
+        phase("report", &completeness(report)),
     ]
+}
+
+fn completeness(report: &BootstrapReport) -> String {
+    match (report.complete, report.stopped_by) {
+        (true, _) => "complete".to_owned(),
+        (false, Some(stopped_by)) => format!("not complete, stopped by {}", stopped_by.flag()),
+        (false, None) => "not complete".to_owned(),
+    }
 }
 
 fn seconds(ms: u64) -> String {
@@ -81,6 +92,17 @@ pub fn json(report: &BootstrapReport) -> String {
     let mut text = serde_json::to_string_pretty(report).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// A line of JSON for programs that follow a run: `status`, `item_error` or `summary`.
+pub fn json_line(message_type: &str, body: &impl serde::Serialize) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("message_type".to_owned(), message_type.into());
+    // Structs of strings, numbers and lists of them always serialize, to objects.
+    if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(body) {
+        object.extend(fields);
+    }
+    format!("{}\n", serde_json::Value::Object(object))
 }
 
 /// The report for people.
@@ -108,7 +130,7 @@ fn summary(report: &BootstrapReport) -> String {
         let _ = writeln!(text, "dry run: {} of {size} would be fetched", artifacts(report.planned));
         return text;
     }
-    let head = if report.complete { "complete" } else { "not complete" };
+    let head = completeness(report);
     let (applied, size) = (artifacts(report.applied), ByteSize(report.applied_bytes));
     let _ = writeln!(text, "{head}: {applied} of {size} applied, {} already here", report.already_present);
     let left = [
@@ -163,87 +185,11 @@ fn item_row(item: &ItemReport) -> [String; 3] {
     [short_digest(&item.artifact_id.to_string()), outcome, item.error.clone().unwrap_or_default()]
 }
 
-/// Where a run stands, for the line that is printed now and then.
-#[derive(Debug)]
-pub struct PlainProgress {
-    started: Instant,
-    peers: Mutex<BTreeMap<String, Standing>>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Standing {
-    done: u64,
-    total: Option<u64>,
-    bytes: u64,
-}
-
-impl Default for PlainProgress {
-    fn default() -> Self {
-        Self { started: Instant::now(), peers: Mutex::default() }
-    }
-}
-
-impl PlainProgress {
-    fn with(&self, peer: &str, change: impl FnOnce(&mut Standing)) {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        change(peers.entry(peer.to_owned()).or_default());
-    }
-
-    /// Rows, bytes, rate and time left over all peers.
-    pub fn line(&self) -> String {
-        let peers: Vec<Standing> =
-            self.peers.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
-        let (done, bytes) = peers.iter().fold((0, 0), |(done, bytes), peer| (done + peer.done, bytes + peer.bytes));
-        let total = peers.iter().map(|peer| peer.total).try_fold(0_u64, |sum, total| total.map(|total| sum + total));
-        progress_line(done, total.map(|total| total.max(done)), bytes, self.started.elapsed().as_secs())
-    }
-}
-
-fn progress_line(done: u64, total: Option<u64>, bytes: u64, elapsed_seconds: u64) -> String {
-    let elapsed = elapsed_seconds.max(1);
-    let of = total.map_or_else(String::new, |total| format!(" of {total}"));
-    let left = total.map(|total| total - done).filter(|_| done > 0);
-    let eta = left.map_or_else(String::new, |left| format!(", about {} s left", left.saturating_mul(elapsed) / done));
-    phase("transfer", &format!("{done}{of} rows, {}, {}/s{eta}", ByteSize(bytes), ByteSize(bytes / elapsed)))
-}
-
-impl Progress for PlainProgress {
-    fn started(&self, peer: &str) {
-        self.with(peer, |standing| (standing.done, standing.total) = (0, None));
-    }
-
-    fn tombstones_applied(&self, _: &str) {}
-
-    fn total(&self, peer: &str, rows: u64) {
-        self.with(peer, |standing| standing.total = Some(rows));
-    }
-
-    fn advanced(&self, peer: &str, rows: u64, bytes: u64) {
-        self.with(peer, |standing| {
-            standing.done = standing.done.saturating_add(rows);
-            standing.bytes = standing.bytes.saturating_add(bytes);
-        });
-    }
-
-    fn finished(&self, peer: &str, _: Option<&str>) {
-        self.with(peer, |standing| standing.total = Some(standing.done));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::base::ids::ArtifactId;
     use crate::core::bootstrap::report::{Outcome, RunLog};
-
-    #[test]
-    fn a_line_of_progress_has_rate_and_time_left() {
-        assert_eq!(
-            progress_line(500, Some(2000), 50 << 20, 10),
-            "transfer   500 of 2000 rows, 50 MiB, 5 MiB/s, about 30 s left"
-        );
-        assert_eq!(progress_line(0, None, 0, 0), "transfer   0 rows, 0 B, 0 B/s");
-    }
 
     #[test]
     fn the_table_names_what_is_left_and_why() {

@@ -1,6 +1,7 @@
 //! How results look: tables, JSON and progress.
 
 pub mod bootstrap;
+pub mod bootstrap_progress;
 pub mod doctor;
 pub mod reclaim;
 pub mod reclaim_bar;

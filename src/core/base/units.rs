@@ -69,6 +69,26 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// Bytes a second: `200MiB/s`, `50MB/s`, `1048576`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(pub u64);
+
+impl FromStr for ByteRate {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, ParseUnitError> {
+        let refuse = |_| ParseUnitError { expected: "a rate such as 200MiB/s", text: text.to_owned() };
+        let trimmed = text.trim();
+        trimmed.strip_suffix("/s").unwrap_or(trimmed).parse::<ByteSize>().map(|size| Self(size.0)).map_err(refuse)
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", ByteSize(self.0))
+    }
+}
+
 /// A share of a whole in percent: `10%`, `2.5%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent {
@@ -152,6 +172,16 @@ mod tests {
     fn sizes_print_short() {
         let shown = [0, 17, 1 << 10, 1536, 50 << 30].map(|bytes| ByteSize(bytes).to_string());
         assert_eq!(shown, ["0 B", "17 B", "1 KiB", "1.5 KiB", "50 GiB"]);
+    }
+
+    #[test]
+    fn rates_read_with_and_without_their_unit_of_time() {
+        for text in ["1.5MiB/s", "1.5 MiB/s", "1572864"] {
+            assert_eq!(text.parse::<ByteRate>().unwrap().to_string(), "1.5 MiB/s", "{text:?}");
+        }
+        for text in ["", "/s", "5MiB/h", "fast"] {
+            assert!(text.parse::<ByteRate>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

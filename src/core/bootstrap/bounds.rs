@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::engine::Engine;
 use super::progress::Progress;
 use crate::core::base::disk::Disk;
 use crate::core::base::executor::{StoreExecutor, run};
@@ -70,12 +69,12 @@ pub struct RunBounds {
 
 impl RunBounds {
     /// Waits for the first bound to be met; for ever if there is none.
-    pub async fn reached(&self, engine: &Engine, arrived: &Arrived) -> StoppedBy {
+    pub async fn reached(&self, arrived: &Arrived) -> StoppedBy {
         tokio::select! {
             biased;
             () = self.free_runs_low() => StoppedBy::MinFree,
             () = self.enough_arrived(arrived) => StoppedBy::MaxBytes,
-            () = self.time_is_over(engine) => StoppedBy::Deadline,
+            () = self.time_is_over() => StoppedBy::Deadline,
         }
     }
 
@@ -100,10 +99,11 @@ impl RunBounds {
         }
     }
 
-    async fn time_is_over(&self, engine: &Engine) {
-        let Some(deadline) = self.deadline else { return std::future::pending().await };
-        let began = engine.clock.monotonic();
-        tokio::time::sleep(deadline.saturating_sub(engine.clock.monotonic().saturating_sub(began))).await;
+    async fn time_is_over(&self) {
+        match self.deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -1,11 +1,13 @@
-//! `kura bootstrap`'s run: who can be caught up from, then rounds of passes until they are clean or bounded tries end.
+//! `kura bootstrap`'s run: who can be caught up from, then rounds of passes until they are clean, bounded tries end, or
+//! one of the run's own bounds is met. Deletes are exempt from those: a run that was stopped still applies all of them.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
+use super::bounds::{Arrived, CountedProgress, RunBounds, StoppedBy};
 use super::engine::{Engine, Peer};
-use super::pass::{Pass, PassError, bootstrap_manifests_from_peer, cursor_key};
+use super::pass::{Pass, PassError, apply_deletes, bootstrap_manifests_from_peer, cursor_key};
 use super::progress::Progress;
 use super::report::{BootstrapReport, RunLog};
 use super::wanted::wanted_elsewhere;
@@ -57,7 +59,7 @@ pub async fn handshake(client: &PeerClient, own: &OwnIdentity, addresses: Vec<St
 }
 
 /// How a run goes about it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CatchUpOptions {
     /// Look only.
     pub dry_run: bool,
@@ -65,6 +67,8 @@ pub struct CatchUpOptions {
     pub restart: bool,
     /// Peers passed over at the same time.
     pub peers_max: usize,
+    /// What ends it early.
+    pub bounds: RunBounds,
 }
 
 /// What a run came to.
@@ -76,29 +80,33 @@ pub struct CatchUp {
     pub disk_full: Option<String>,
 }
 
-/// Catches up from these peers.
+/// Catches up from these peers; `log` counts how it goes.
 pub async fn catch_up(
     engine: &Engine,
     handshake: &Handshake,
-    progress: &dyn Progress,
-    options: CatchUpOptions,
+    (progress, log): (&dyn Progress, &RunLog),
+    options: &CatchUpOptions,
 ) -> Result<CatchUp, StoreError> {
     let started = engine.clock.monotonic();
     if options.restart && !options.dry_run {
         forget_cursors(engine, &handshake.usable).await?;
     }
     engine.set_usable_peers(handshake.usable.clone());
-    let log = RunLog::default();
     for (url, reason) in &handshake.silent {
         log.pass_finished(url, Some(reason));
     }
     for refusal in &handshake.refused {
         log.pass_finished(&refusal.url, Some(&refusal.detail));
     }
-    let passes = handshake.usable.iter().map(|peer| rounds(engine, peer, progress, &log, options.dry_run));
-    let errors: Vec<Option<PassError>> =
-        futures_util::stream::iter(passes).buffer_unordered(options.peers_max.max(1)).collect().await;
-    let disk_full = errors.into_iter().flatten().find(PassError::is_disk_full).map(|error| error.to_string());
+    let run = Run { engine, progress, log, dry_run: options.dry_run };
+    let disk_full = match run.within_bounds(&handshake.usable, options).await {
+        Ok(errors) => errors.into_iter().flatten().find(PassError::is_disk_full).map(|error| error.to_string()),
+        Err(stopped_by) => {
+            log.stopped(stopped_by);
+            run.apply_all_deletes(&handshake.usable).await;
+            None
+        }
+    };
     for (id, holder, outcome) in wanted_elsewhere(engine, &handshake.usable).await? {
         log.wanted_elsewhere(&id, &holder, outcome);
     }
@@ -111,29 +119,66 @@ async fn forget_cursors(engine: &Engine, peers: &[Peer]) -> Result<(), StoreErro
     engine.store.call(move |store| keys.iter().try_for_each(|key| store.save_cursor(key, None))).await
 }
 
-/// Passes over one peer until one is clean, or it is pointless, or they are used up.
-async fn rounds(
-    engine: &Engine,
-    peer: &Peer,
-    progress: &dyn Progress,
-    log: &RunLog,
+/// One run: what its passes share.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    engine: &'a Engine,
+    progress: &'a dyn Progress,
+    log: &'a RunLog,
     dry_run: bool,
-) -> Option<PassError> {
-    let mut round = 0;
-    loop {
-        let pass = Pass { engine, peer, progress, log: Some(log), dry_run, is_retry: round > 0 };
-        let error = match bootstrap_manifests_from_peer(&pass).await {
-            Ok(summary) if summary.is_clean() => return None,
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        round += 1;
-        let is_final = error
-            .as_ref()
-            .is_some_and(|error| error.is_disk_full() || matches!(error, PassError::WantedFull | PassError::Store(_)));
-        if is_final || round >= ROUNDS_MAX {
-            return error;
+}
+
+impl Run<'_> {
+    /// How the last pass over each peer failed, if it did; or the bound that stopped them all.
+    async fn within_bounds(
+        self,
+        peers: &[Peer],
+        options: &CatchUpOptions,
+    ) -> Result<Vec<Option<PassError>>, StoppedBy> {
+        let arrived = Arrived::default();
+        let progress = CountedProgress { inner: self.progress, arrived: &arrived };
+        let run = Run { progress: &progress, ..self };
+        let passes = peers.iter().map(|peer| run.rounds(peer));
+        let passes = futures_util::stream::iter(passes).buffer_unordered(options.peers_max.max(1)).collect();
+        tokio::select! {
+            biased;
+            stopped_by = options.bounds.reached(&arrived) => Err(stopped_by),
+            errors = passes => Ok(errors),
         }
-        tokio::time::sleep(engine.backoff(round, ROUND_PAUSE.0, ROUND_PAUSE.1)).await;
+    }
+
+    /// Applies the deletes of every peer, which a stop may have come before.
+    async fn apply_all_deletes(self, peers: &[Peer]) {
+        let one = |peer| async move {
+            if let Err(error) = apply_deletes(&self.pass(peer, true)).await {
+                tracing::warn!(peer = %peer.url, %error, "deletes_not_applied");
+            }
+        };
+        futures_util::stream::iter(peers.iter().map(one)).buffer_unordered(STATUS_CONCURRENCY).collect::<()>().await;
+    }
+
+    fn pass<'a>(&'a self, peer: &'a Peer, is_retry: bool) -> Pass<'a> {
+        let Run { engine, progress, log, dry_run } = *self;
+        Pass { engine, peer, progress, log: Some(log), dry_run, is_retry }
+    }
+
+    /// Passes over one peer until one is clean, or it is pointless, or they are used up.
+    async fn rounds(&self, peer: &Peer) -> Option<PassError> {
+        let mut round = 0;
+        loop {
+            let error = match bootstrap_manifests_from_peer(&self.pass(peer, round > 0)).await {
+                Ok(summary) if summary.is_clean() => return None,
+                Ok(_) => None,
+                Err(error) => Some(error),
+            };
+            round += 1;
+            let is_final = error.as_ref().is_some_and(|error| {
+                error.is_disk_full() || matches!(error, PassError::WantedFull | PassError::Store(_))
+            });
+            if is_final || round >= ROUNDS_MAX {
+                return error;
+            }
+            tokio::time::sleep(self.engine.backoff(round, ROUND_PAUSE.0, ROUND_PAUSE.1)).await;
+        }
     }
 }

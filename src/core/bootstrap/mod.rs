@@ -11,6 +11,7 @@
 //! every staged byte is inside the ledger and owned by a guard.
 
 mod beside;
+pub mod bounds;
 pub mod catch_up;
 pub mod engine;
 pub mod fetch;

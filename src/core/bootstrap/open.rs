@@ -15,9 +15,10 @@ use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
 use crate::core::base::disk::Disk;
 use crate::core::base::executor::{StoreExecutor, run};
-use crate::core::base::ids::InstanceId;
+use crate::core::base::ids::{InstanceId, StoreId};
 use crate::core::base::rng::{Rng, RngExt};
 use crate::core::config::Config;
+use crate::core::data_dir::identity::{Identity, IdentityState};
 use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
 use crate::core::data_dir::lock::{DataDirLock, LockError};
 use crate::core::mesh::client::PeerClient;
@@ -63,6 +64,15 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    /// Its identity could not be read or replaced.
+    #[error("failed to renew {}", path.display())]
+    Identity {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A directory could not be made.
     #[error(transparent)]
     Directories(#[from] EnsureError),
@@ -89,6 +99,15 @@ pub struct RunSeams {
     pub transport: Arc<dyn PeerTransport>,
 }
 
+/// How a data dir is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenMode {
+    /// Look only: no lock, nothing written.
+    pub dry_run: bool,
+    /// Give the data a store id of its own before the store is opened.
+    pub new_identity: bool,
+}
+
 /// An open data dir with everything a run needs. The lock is held until this is dropped.
 #[derive(Debug)]
 pub struct OpenedDataDir {
@@ -102,8 +121,9 @@ pub struct OpenedDataDir {
 }
 
 impl OpenedDataDir {
-    /// Opens the data dir of these settings; `dry_run` looks only.
-    pub async fn open(config: &Config, seams: &RunSeams, dry_run: bool) -> Result<Self, OpenError> {
+    /// Opens the data dir of these settings.
+    pub async fn open(config: &Config, seams: &RunSeams, mode: OpenMode) -> Result<Self, OpenError> {
+        let dry_run = mode.dry_run;
         let configured = Layout::new(&config.data_dir, &config.tmp_dir);
         let instance_id = InstanceId(seams.rng.bytes());
         let (layout, lock) = if dry_run {
@@ -113,6 +133,9 @@ impl OpenedDataDir {
             let (layout, lock) = prepare(&configured, seams)?;
             (layout, Some(lock))
         };
+        if mode.new_identity {
+            renew_identity(&layout, seams)?;
+        }
         let options = store_options(config, seams, &layout, instance_id);
         let opened = run(seams.executor.as_ref(), move || {
             if dry_run { Store::open_read_only(options) } else { Store::open(options).map(|(store, _)| store) }
@@ -169,6 +192,18 @@ fn prepare(configured: &Layout, seams: &RunSeams) -> Result<(Layout, DataDirLock
     Ok((layout, lock))
 }
 
+/// Gives data that was copied a name of its own: peers then take it for what it is, another store, and walk it anew.
+/// What it knows of its peers stays true.
+fn renew_identity(layout: &Layout, seams: &RunSeams) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Identity { path: layout.identity(), source };
+    // A data dir that was only just made has a fresh name already; one that cannot be used is refused by the store.
+    if let IdentityState::Ok(mut identity) = Identity::load(layout).map_err(failed)? {
+        identity.store_id = StoreId(seams.rng.bytes());
+        identity.store(layout, seams.disk.as_ref()).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn store_options(config: &Config, seams: &RunSeams, layout: &Layout, instance_id: InstanceId) -> StoreOptions {
     StoreOptions {
         layout: layout.clone(),
@@ -213,7 +248,7 @@ impl OpenError {
         match self {
             Self::Store(StoreError::StorageFull { .. }) => true,
             Self::Directories(error) => full(&error.source),
-            Self::Unreadable { source, .. } => full(source),
+            Self::Unreadable { source, .. } | Self::Identity { source, .. } => full(source),
             _ => false,
         }
     }

@@ -221,6 +221,11 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
     Ok(())
 }
 
+/// Only the deletes of a peer.
+pub(super) async fn apply_deletes(pass: &Pass<'_>) -> Result<(), PassError> {
+    apply_tombstones(pass, &mut PassSummary::default()).await
+}
+
 /// All tombstones of the peer, page by page. They are exempt from every stop.
 async fn apply_tombstones(pass: &Pass<'_>, summary: &mut PassSummary) -> Result<(), PassError> {
     let url = pass.peer.url.as_str();

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
+use super::bounds::StoppedBy;
 use crate::core::base::ids::{ArtifactId, StoreId};
 
 /// The JSON's schema.
@@ -23,6 +24,9 @@ const SEEN_MAX: usize = 4 << 20;
 
 /// Unsettled artifacts remembered by name; as many as a store keeps wanted rows in practice.
 const UNSETTLED_MAX: usize = 100_000;
+
+/// Ends that are not good and were not asked for yet; what is beyond is in the report only.
+const FRESH_MAX: usize = 1000;
 
 /// How it ended for one artifact, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -117,6 +121,9 @@ pub struct BootstrapReport {
     pub skipped_rows: u64,
     /// How long it took.
     pub elapsed_ms: u64,
+    /// The bound that ended the run before it was done, if one did.
+    #[serde(default)]
+    pub stopped_by: Option<StoppedBy>,
     /// Whether nothing was changed, only looked at.
     pub dry_run: bool,
     /// Artifacts a dry run would fetch.
@@ -169,6 +176,8 @@ struct State {
     skipped_rows: u64,
     planned: u64,
     planned_bytes: u64,
+    fresh: Vec<ItemReport>,
+    stopped_by: Option<StoppedBy>,
 }
 
 /// Counts a run while it goes on; shared by its passes.
@@ -250,6 +259,21 @@ impl RunLog {
         });
     }
 
+    /// The run was stopped before it was done.
+    pub fn stopped(&self, stopped_by: StoppedBy) {
+        self.with(|state| {
+            state.stopped_by = Some(stopped_by);
+            for peer in state.peers.values_mut().filter(|peer| !peer.bootstrapped && peer.error.is_none()) {
+                peer.error = Some(format!("the pass was stopped by {}", stopped_by.flag()));
+            }
+        });
+    }
+
+    /// The ends that were not good since this was asked last, as far as there was room for them.
+    pub fn take_fresh(&self) -> Vec<ItemReport> {
+        self.with(|state| std::mem::take(&mut state.fresh))
+    }
+
     /// The report of everything so far.
     pub fn report(&self, elapsed: std::time::Duration, dry_run: bool) -> BootstrapReport {
         self.with(|state| state.report(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), dry_run))
@@ -314,6 +338,10 @@ impl State {
         }
         let unsettled = self.unsettled.entry(*id).or_default();
         unsettled.attempts += 1;
+        if self.fresh.len() < FRESH_MAX {
+            let (artifact_id, peer, attempts) = (*id, url.to_owned(), unsettled.attempts);
+            self.fresh.push(ItemReport { artifact_id, peer, outcome, error: error.clone(), attempts });
+        }
         unsettled.answers.retain(|answer| answer.peer != url);
         unsettled.answers.push(Answer { peer: url.to_owned(), outcome, error });
     }
@@ -348,7 +376,7 @@ impl State {
         items.truncate(ITEMS_SHOWN_MAX);
         BootstrapReport {
             schema: SCHEMA.to_owned(),
-            complete: reached && failed + waiting_for_peer + bad_copy == 0,
+            complete: reached && self.stopped_by.is_none() && failed + waiting_for_peer + bad_copy == 0,
             tombstones_applied: self.tombstones_applied,
             applied: self.applied,
             applied_bytes: self.applied_bytes,
@@ -360,6 +388,7 @@ impl State {
             failed,
             skipped_rows: self.skipped_rows,
             elapsed_ms,
+            stopped_by: self.stopped_by,
             dry_run,
             planned: self.planned,
             planned_bytes: self.planned_bytes,

@@ -7,6 +7,7 @@ pub mod feed_frames;
 pub mod http_transport;
 pub mod membership;
 pub mod memory_transport;
+pub mod rate_limit;
 pub mod reach;
 pub mod readiness;
 pub mod transport;
