@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::lies::{CursorLie, Lie};
 use crate::run::{Outcome, run};
-use crate::scenario::Scenario;
+use crate::scenario::{Harm, Operation, Scenario};
 
 /// Seeds of a plain `cargo test`: what takes about a minute on two processors, unoptimised.
 const SEEDS_DEFAULT: u64 = 200;
@@ -88,4 +89,35 @@ fn a_seed_replays_exactly() {
     let seed = number("SIM_SEED").unwrap_or(7);
     let (one, two) = (run_seed(seed), run_seed(seed));
     assert_eq!(one, two);
+}
+
+/// A mesh of two, the second of which lists this from the first.
+fn told(lie: Lie, size: usize) -> Scenario {
+    let put = Operation::Put { node: 0, namespace: "ios", key: 1, size, content: 1, pause_ms: 0, once: false };
+    let harm = Operation::HarmNext { from: 1, to: 0, harm: Harm::Lie(lie), count: 2 };
+    let pass = Operation::Pass { ms: 10_000 };
+    let operations = vec![Operation::Crash { node: 1 }, put, harm, Operation::Restart { node: 1 }, pass];
+    Scenario { seed: 1, nodes: 2, seed_era: None, operations, restart_all: false, stays_sick: None }
+}
+
+#[test]
+fn what_a_peer_lied_about_arrives_in_the_end() {
+    let lies = [
+        Lie::Digests(0xff),
+        Lie::Digests(0),
+        Lie::Sizes(1),
+        Lie::Sizes(1 << 40),
+        Lie::Body(9),
+        Lie::Counts(1 << 30),
+        Lie::Cursor(CursorLie::Stays),
+        Lie::Cursor(CursorLie::GoesBack),
+        Lie::Flip(100),
+        Lie::Flip(301),
+        Lie::Length(1),
+    ];
+    for (lie, size) in lies.into_iter().flat_map(|lie| [(lie, 500), (lie, 40_000)]) {
+        if let Err(error) = run(&told(lie, size)) {
+            panic!("{lie:?} about {size} bytes: {error:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use super::engine::Engine;
 use super::progress::Progress;
+use super::settle::commit;
 use crate::core::base::ids::{ArtifactId, Digest};
 use crate::core::base::limits::BODY_BYTES_MAX;
 use crate::core::mesh::client::{PeerError, content_length, refusal};
@@ -18,6 +19,7 @@ use crate::core::mesh::wire::{DEFAULT_CONTENT_TYPE, RECORD_HEADER, check_name, k
 use crate::core::staging::area::{AreaKind, StagingError};
 use crate::core::staging::body_writer::{BodySpec, BodyWriter, StagedBody};
 use crate::core::staging::budget::BudgetClass;
+use crate::core::store::Wants;
 use crate::core::store::record::Record;
 
 /// A body that did not come.
@@ -65,12 +67,12 @@ pub struct Fetched {
     pub body: StagedBody,
 }
 
-/// Room for the body of a record.
+/// Room for the body of a record. A size that cannot be is not believed: the holder is asked all the same.
 fn body_spec(record: &Record) -> BodySpec {
     BodySpec {
         area: AreaKind::Bootstrap,
         class: BudgetClass::CatchUp,
-        length: Some(record.size),
+        length: Some(record.size).filter(|size| *size <= BODY_BYTES_MAX),
         length_max: BODY_BYTES_MAX,
         sha256: record.sha256.is_some() || keyed_sha256(&record.name).is_some(),
     }
@@ -98,10 +100,34 @@ pub async fn fetch_artifact(
         drop(writer);
         writer = engine.staging.begin(body_spec(&record)).await?;
     }
+    if record.size > BODY_BYTES_MAX {
+        return Err(FetchError::BadCopy(format!("{holder} says that it has {} bytes", record.size)));
+    }
+    let is_older = record.version() < listed.version();
+    if is_older && !is_wanted(engine, &record).await? {
+        return Err(FetchError::Unavailable(format!("{holder} has an older version")));
+    }
     let body =
         stream_response_to_temp(response, writer, record.size, &|bytes| progress.advanced(holder, 0, bytes)).await?;
     let record = verified(record, &body, holder)?;
-    Ok(Fetched { record, body })
+    let fetched = Fetched { record, body };
+    if is_older { Err(take_older(engine, fetched, holder).await) } else { Ok(fetched) }
+}
+
+async fn is_wanted(engine: &Engine, record: &Record) -> Result<bool, FetchError> {
+    let record = record.clone();
+    let wants = engine.store.call(move |store| store.wants(&record)).await;
+    Ok(wants.map_err(|error| FetchError::Failed(error.to_string()))? == Wants::Fetch)
+}
+
+/// A holder may have only an older version than was listed, after it lost some of its log or because the listing was
+/// wrong. That one is better than what is here, and its own row may be behind the cursor; the listed one stays wanted.
+async fn take_older(engine: &Engine, fetched: Fetched, holder: &str) -> FetchError {
+    match commit(engine, fetched).await {
+        Ok(end) if end.disk_full => FetchError::DiskFull(end.error.unwrap_or_default()),
+        Ok(_) => FetchError::Unavailable(format!("{holder} has an older version, which was taken")),
+        Err(error) => FetchError::Failed(error.to_string()),
+    }
 }
 
 /// The record that the answer belongs to: the peer's own word where it is a kura node, else what was listed.
@@ -126,9 +152,6 @@ fn answered_record(
     check_name(&record.name).map_err(|reason| unreadable(&reason))?;
     if record.name.artifact_id(tenant_id) != *id {
         return Err(unreadable("it names another artifact"));
-    }
-    if record.version() < listed.version() {
-        return Err(FetchError::Unavailable(format!("{holder} has an older version")));
     }
     Ok(record)
 }
