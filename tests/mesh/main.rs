@@ -7,6 +7,8 @@
 mod support;
 
 #[cfg(test)]
+mod cold_mesh;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod exclusivity;

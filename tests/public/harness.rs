@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kura::core::config::{self, Config, Inputs, Machine, Variables};
+use kura::core::mesh::memory_transport::MemoryTransport;
+use kura::core::server::mesh_wiring;
 use kura::core::server::node::Seams;
 use kura::core::server::startup::{self, RunningNode};
 use tempfile::TempDir;
@@ -42,6 +44,19 @@ impl TestNode {
     /// A node over another volume, clock or network than the machine's.
     pub async fn start_over(seams: Seams) -> Self {
         Self::over(Arc::new(tempfile::tempdir().expect("a temporary directory")), |_| {}, seams).await
+    }
+
+    /// A node with this URL in a network of its own making, over the given links.
+    pub async fn start_in(network: &MemoryTransport, url: &str, peers: &[&str]) -> Self {
+        let seams = Seams { transport: Arc::new(network.clone()), ..Seams::system() };
+        let root = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let name = |config: &mut Config| {
+            config.node_url = url.to_owned();
+            config.peers = peers.iter().map(|peer| (*peer).to_owned()).collect();
+        };
+        let node = Self::over(root, name, seams).await;
+        network.attach(url, Some(mesh_wiring::internal_router(&node.running().node)));
+        node
     }
 
     async fn over(root: Arc<TempDir>, change: impl FnOnce(&mut Config), seams: Seams) -> Self {
@@ -94,9 +109,19 @@ impl TestNode {
         self.send_raw(&[head.as_bytes(), body].concat()).await
     }
 
+    /// A GET on any port of a node.
+    pub async fn ask(address: std::net::SocketAddr, path: &str) -> Reply {
+        let stream = TcpStream::connect(address).await.expect("the node listens");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: kura\r\nConnection: close\r\n\r\n");
+        Self::exchange(stream, head.as_bytes()).await
+    }
+
     /// Bytes on a fresh connection, and everything that comes back until it closes.
     pub async fn send_raw(&self, bytes: &[u8]) -> Reply {
-        let mut stream = self.connect().await;
+        Self::exchange(self.connect().await, bytes).await
+    }
+
+    async fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Reply {
         let exchange = async {
             // A refused body may meet a closed connection; the answer is what counts.
             let _ = stream.write_all(bytes).await;

@@ -9,6 +9,8 @@ mod degraded;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod read_through;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod startup;

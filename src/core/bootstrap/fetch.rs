@@ -68,7 +68,7 @@ pub struct Fetched {
 }
 
 /// Room for the body of a record. A size that cannot be is not believed: the holder is asked all the same.
-fn body_spec(record: &Record) -> BodySpec {
+pub(super) fn body_spec(record: &Record) -> BodySpec {
     BodySpec {
         area: AreaKind::Bootstrap,
         class: BudgetClass::CatchUp,
@@ -131,7 +131,7 @@ async fn take_older(engine: &Engine, fetched: Fetched, holder: &str) -> FetchErr
 }
 
 /// The record that the answer belongs to: the peer's own word where it is a kura node, else what was listed.
-fn answered_record(
+pub(super) fn answered_record(
     response: &PeerResponse,
     tenant_id: &str,
     id: &ArtifactId,

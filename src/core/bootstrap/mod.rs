@@ -24,6 +24,7 @@ mod pass_permit;
 pub mod plan;
 pub mod progress;
 pub mod push;
+pub mod read_through;
 pub mod report;
 mod settle;
 pub mod source;

@@ -126,7 +126,7 @@ pub(super) async fn left_to_retries(pass: &Pass<'_>, item: &PlannedItem) -> Resu
 }
 
 /// What a wanted row says of its artifact.
-fn wanted_record(wanted: &Wanted) -> Record {
+pub(super) fn wanted_record(wanted: &Wanted) -> Record {
     let (producer, namespace, key) = wanted.name.clone();
     let name = ArtifactKey { producer, namespace, key };
     let version_ms = wanted.version.version_ms;

@@ -252,8 +252,13 @@ impl PeerClient {
 
     /// An artifact's body, unread, whatever the status.
     pub async fn artifact(&self, peer: &str, id: &ArtifactId) -> Result<PeerResponse, PeerError> {
+        self.artifact_by(Method::GET, peer, id).await
+    }
+
+    /// As [`Self::artifact`], by GET or by HEAD.
+    pub async fn artifact_by(&self, method: Method, peer: &str, id: &ArtifactId) -> Result<PeerResponse, PeerError> {
         let path = format!("/_internal/bootstrap/artifacts/{id}");
-        self.send(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT).await
+        self.send(method, peer, &path, NO_PROGRESS_TIMEOUT).await
     }
 
     /// Many bodies at once, to be read item by item.

@@ -410,6 +410,11 @@ impl ReadinessMachine {
         }
     }
 
+    fn unsettled_peers(&self, now: Duration) -> Vec<String> {
+        let may_hold = |peer: &&PeerState| !peer.bootstrapped && (peer.facts.reachable || !peer.excused(now));
+        self.peers.values().filter(may_hold).map(|peer| peer.facts.url.clone()).collect()
+    }
+
     fn with_peer(&mut self, url: &str, change: impl FnOnce(&mut PeerState)) {
         if let Some(peer) = self.peers.get_mut(url) {
             change(peer);
@@ -563,6 +568,19 @@ impl Readiness {
     /// Begins the drain; final.
     pub fn drain(&self) {
         self.update(|machine, _| machine.drain());
+    }
+
+    /// Whether no source of peers is configured.
+    pub fn is_alone_by_settings(&self) -> bool {
+        !self.machine.lock().unwrap_or_else(PoisonError::into_inner).sources_configured
+    }
+
+    /// Peers that may hold what is not here although nothing says so yet: their data is not settled, and they are not
+    /// excused and silent. Empty, at the cost of a look at each peer, in the normal state of a node.
+    pub fn unsettled_peers(&self) -> Vec<String> {
+        let now = self.clock.monotonic();
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.unsettled_peers(now)
     }
 
     /// Everything the probes say, now.

@@ -23,6 +23,7 @@ use crate::core::base::rng::{Rng, RngExt, SystemRng};
 use crate::core::bootstrap::engine::Engine;
 use crate::core::bootstrap::flight::Flights;
 use crate::core::bootstrap::metrics::CatchUpMetrics;
+use crate::core::bootstrap::read_through::{ReadThrough, ReadThroughMetrics};
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
 use crate::core::mesh::client::PeerClient;
@@ -111,6 +112,8 @@ pub struct NodeContext {
     pub membership: Arc<Membership>,
     /// What catches up from them.
     pub engine: Engine,
+    /// What asks them for a read that missed here.
+    pub read_through: ReadThrough,
     /// The registry behind `/metrics`; parts add their families to it.
     pub metrics: MetricsRegistry,
     /// The families of the listeners.
@@ -151,6 +154,8 @@ impl NodeContext {
             rng: Arc::clone(&seams.rng),
             instance_id,
         });
+        let through = ReadThroughMetrics::new(&metrics);
+        let read_through = ReadThrough::new(engine.clone(), readiness.clone(), membership.watch(), through);
         Arc::new(Self {
             instance_id,
             store,
@@ -159,6 +164,7 @@ impl NodeContext {
             readiness,
             membership: Arc::new(membership),
             engine,
+            read_through,
             server_metrics: ServerMetrics::new(&metrics),
             startup,
             drain: DrainState::default(),

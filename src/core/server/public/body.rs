@@ -24,6 +24,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::core::base::executor;
 use crate::core::base::ids::Digest;
+use crate::core::bootstrap::read_through::ThroughError;
 use crate::core::server::metrics::{EgressResult, Producer};
 use crate::core::server::node::NodeContext;
 use crate::core::store::FileBody;
@@ -64,7 +65,13 @@ pub enum BodyError {
     /// The process is going down.
     #[error("the read was dropped")]
     Lost,
+    /// It came from a peer and broke off, or proved bad.
+    #[error(transparent)]
+    Peer(#[from] ThroughError),
 }
+
+/// The pieces of a body that a peer is sending.
+pub type PeerChunks = BoxStream<'static, Result<Bytes, ThroughError>>;
 
 /// A response body of known length that counts how its sending ended.
 pub struct ArtifactBody {
@@ -87,6 +94,11 @@ impl ArtifactBody {
     pub fn inline(node: &Arc<NodeContext>, producer: Producer, bytes: Bytes) -> Self {
         let length = bytes.len() as u64;
         Self::new(node, producer, length, stream::once(std::future::ready(Ok(bytes))))
+    }
+
+    /// A body that a peer is sending.
+    pub fn from_peer(node: &Arc<NodeContext>, producer: Producer, length: u64, chunks: PeerChunks) -> Self {
+        Self::new(node, producer, length, chunks.map(|chunk| Ok(chunk?)))
     }
 
     /// A part of a body file.

@@ -1,8 +1,9 @@
 //! The shared GET and HEAD: look up, open, choose what to send, count, answer.
 //!
 //! How it works: lookup and opening are one hop to the executor. A missing, short or corrupt body found there is an
-//! honest miss, since the header is not out yet. Reads that come before the store is open wait, bounded by the
-//! store handle.
+//! honest miss, since the header is not out yet. A GET that misses is asked of the peers as long as they may have what
+//! is not here; a HEAD speaks of this node alone, because who hears yes from it does not send what it has. Reads that
+//! come before the store is open wait, bounded by the store handle.
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
-use super::body::ArtifactBody;
+use super::body::{ArtifactBody, PeerChunks};
 use super::problem::{Direction, Problem, Shape};
 use super::range::{Conditions, Selection, etag};
 use super::rule::Target;
+use crate::core::bootstrap::read_through::Through;
 use crate::core::server::metrics::ArtifactResult;
 use crate::core::server::node::NodeContext;
 use crate::core::store::OpenBody;
@@ -26,6 +28,19 @@ enum Found {
     /// Here it is.
     Open(Box<Record>, OpenBody),
 }
+
+/// What a read will be answered from.
+enum Source {
+    /// The client has it already.
+    NotModified(Box<Record>),
+    /// Here, or from a peer and in memory.
+    Here(Box<Record>, OpenBody),
+    /// A peer, while it sends.
+    Peer(Box<Record>, PeerChunks),
+}
+
+/// Looks for what a peer or a pass has just brought here; it may be replaced or evicted in between.
+const LOOKS_MAX: u32 = 3;
 
 /// Answers a GET.
 pub async fn get(
@@ -87,9 +102,10 @@ pub async fn lookup(node: &NodeContext, target: &Target) -> Result<Option<Record
 async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) -> Result<(Response, u64), Problem> {
     // Nx takes nothing but 200 and 404, so neither conditions nor ranges are looked at there.
     let conditions = if target.rule.shape == Shape::Nx { Conditions::default() } else { Conditions::parse(headers)? };
-    let (record, body) = match find(node, target, conditions.clone()).await? {
-        Found::NotModified(record) => return Ok((not_modified(&record), 0)),
-        Found::Open(record, body) => (record, body),
+    let (record, body) = match find_anywhere(node, target, &conditions).await? {
+        Source::NotModified(record) => return Ok((not_modified(&record), 0)),
+        Source::Here(record, body) => (record, body),
+        Source::Peer(record, chunks) => return Ok(from_peer(node, target, &record, chunks)),
     };
     let selection = conditions.select(&record.digest, record.size)?;
     let range = match &selection {
@@ -116,6 +132,38 @@ async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) 
         OpenBody::File(file) => ArtifactBody::file(node, producer, record, file, range),
     });
     Ok((response, length))
+}
+
+/// A long body that comes from a peer goes out whole, whatever range was asked for.
+fn from_peer(node: &Arc<NodeContext>, target: &Target, record: &Record, chunks: PeerChunks) -> (Response, u64) {
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), target, record);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
+    *response.body_mut() = Body::new(ArtifactBody::from_peer(node, target.rule.producer, record.size, chunks));
+    (response, record.size)
+}
+
+/// Looks here, and then asks the peers if they may have what is not here.
+async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditions) -> Result<Source, Problem> {
+    for _ in 0..LOOKS_MAX {
+        match find(node, target, conditions.clone()).await {
+            Ok(Found::NotModified(record)) => return Ok(Source::NotModified(record)),
+            Ok(Found::Open(record, body)) => return Ok(Source::Here(record, body)),
+            Err(Problem::NotFound) => {}
+            Err(problem) => return Err(problem),
+        }
+        let (record, source) = match node.read_through.get(&target.name).await? {
+            Through::Here => continue,
+            Through::Miss => return Err(Problem::NotFound),
+            Through::Whole(record, bytes) => {
+                let record = Box::new(Record::clone(&record));
+                (record.clone(), Source::Here(record, OpenBody::Inline(bytes)))
+            }
+            Through::Stream(record, chunks) => (record.clone(), Source::Peer(record, chunks)),
+        };
+        return Ok(if conditions.not_modified(&record.digest) { Source::NotModified(record) } else { source });
+    }
+    Err(Problem::NotFound)
 }
 
 async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Result<Found, Problem> {
