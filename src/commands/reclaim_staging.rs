@@ -166,7 +166,10 @@ fn policy(args: &ReclaimStagingArgs, held: &Held, volume: &VolumeSpace) -> Recla
     let mut kinds: Vec<AreaKind> = args.kind.iter().map(|kind| kind.area()).collect();
     kinds.sort_unstable();
     kinds.dedup();
+    // Partial bodies go only by the name of their area.
+    let keeps_partials = !kinds.contains(&AreaKind::Bootstrap);
     ReclaimPolicy {
+        keeps_partials,
         kinds,
         ownership: held.ownership,
         now_ms: SystemClock::default().now_ms(),

@@ -48,6 +48,8 @@ struct Area {
     removed_bytes: u64,
     in_use_files: u64,
     in_use_bytes: u64,
+    kept_files: u64,
+    kept_bytes: u64,
 }
 
 impl From<&AreaFigures> for Area {
@@ -60,6 +62,8 @@ impl From<&AreaFigures> for Area {
             removed_bytes: figures.removed.bytes,
             in_use_files: figures.in_use.files,
             in_use_bytes: figures.in_use.bytes,
+            kept_files: figures.kept.files,
+            kept_bytes: figures.kept.bytes,
         }
     }
 }
@@ -144,6 +148,7 @@ pub fn as_text(report: &Report, width: usize) -> String {
         return text;
     }
     text.push_str(&areas(report, width));
+    text.push_str(&kept(report));
     paths(&mut text, "not kura's, left alone", &report.unknown, report.unknown_total, |path| show(path));
     paths(&mut text, "FAILED", &report.failed, report.failed_total, |failed| {
         format!("{}: {}", show(&failed.path), failed.error)
@@ -166,6 +171,18 @@ fn areas(report: &Report, width: usize) -> String {
         table.row([area.kind.name().to_owned(), files.to_string(), ByteSize(bytes).to_string(), in_use(area)]);
     }
     table.render()
+}
+
+/// Partial bodies that stay, and how they go.
+fn kept(report: &Report) -> String {
+    let files: u64 = report.areas.iter().map(|area| area.kept_files).sum();
+    if files == 0 {
+        return String::new();
+    }
+    let bytes: u64 = report.areas.iter().map(|area| area.kept_bytes).sum();
+    let what = plural(files, "partial body", "partial bodies");
+    let bytes = ByteSize(bytes);
+    format!("\nkept: {what} of {bytes}, with which the next start goes on (--kind bootstrap takes them too)\n")
 }
 
 fn in_use(area: &Area) -> String {

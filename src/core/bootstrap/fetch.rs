@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use http::StatusCode;
 
 use super::engine::Engine;
+use super::large::{fetch_large, is_large};
 use super::progress::Progress;
 use super::settle::commit;
 use crate::core::base::ids::{ArtifactId, Digest};
@@ -80,6 +81,20 @@ pub(super) fn body_spec(record: &Record) -> BodySpec {
 
 /// Fetches a body from one holder.
 pub async fn fetch_artifact(
+    engine: &Engine,
+    progress: &dyn Progress,
+    holder: &str,
+    id: &ArtifactId,
+    listed: &Record,
+) -> Result<Fetched, FetchError> {
+    if is_large(engine, listed) {
+        return fetch_large(engine, progress, holder, id, listed).await;
+    }
+    fetch_whole(engine, progress, holder, id, listed).await
+}
+
+/// Fetches whatever version a holder has, in one go.
+pub(super) async fn fetch_whole(
     engine: &Engine,
     progress: &dyn Progress,
     holder: &str,
@@ -188,7 +203,7 @@ pub async fn stage_bytes(engine: &Engine, record: Record, bytes: Bytes, peer: &s
 }
 
 /// The record with the digest of its body, if that is the one it must be.
-fn verified(mut record: Record, body: &StagedBody, holder: &str) -> Result<Record, FetchError> {
+pub(super) fn verified(mut record: Record, body: &StagedBody, holder: &str) -> Result<Record, FetchError> {
     let bad = |what: &str| FetchError::BadCopy(format!("{holder} sent a body whose {what} does not match"));
     if record.digest != Digest::default() && record.digest != body.digest {
         return Err(bad("BLAKE3 digest"));

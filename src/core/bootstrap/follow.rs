@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
+use super::large::drop_unwanted_bodies;
 use super::pass::{Pass, PassError, pass_beside};
 use super::pass_permit::{Moving, with_permit};
 use super::push::push_deletes;
@@ -127,7 +128,15 @@ async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
 }
 
 async fn retry_wanted(follower: &Follower) {
-    if follower.engine.usable_peers().is_empty() || follower.engine.store.current().is_none() {
+    if follower.engine.store.current().is_none() {
+        return;
+    }
+    match drop_unwanted_bodies(&follower.engine).await {
+        Ok(0) => {}
+        Ok(bodies) => tracing::info!(bodies, "unwanted_bodies_dropped"),
+        Err(error) => tracing::warn!(%error, "parked_bodies_not_checked"),
+    }
+    if follower.engine.usable_peers().is_empty() {
         return;
     }
     match retry_due(&follower.engine, &follower.readiness).await {

@@ -38,9 +38,21 @@ pub enum ItemType {
     NamespaceDelete,
 }
 
+/// What happened to the transfer of a long body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// It went on where an earlier one had ended.
+    TakenUp,
+    /// Its connection broke.
+    Cut,
+    /// The whole was wrong, and its parts were not of one holder.
+    BegunAnew,
+}
+
 /// The families.
 #[derive(Debug, Clone)]
 pub struct CatchUpMetrics {
+    transfers: IntCounterVec,
     apply_results: IntCounterVec,
     applied_items: IntCounterVec,
     runs: IntCounterVec,
@@ -71,7 +83,7 @@ impl CatchUpMetrics {
                 });
             }
         }
-        let touched = |name: &str, help: &str, label: &str, values: [&str; 2]| {
+        let touched = |name: &str, help: &str, label: &str, values: &[&str]| {
             let family = registry.counters(name, help, &[label]);
             values.iter().for_each(|value| {
                 family.with_label_values(&[value]);
@@ -79,19 +91,25 @@ impl CatchUpMetrics {
             family
         };
         Self {
+            transfers: touched(
+                "kura_bootstrap_long_transfers_total",
+                "What happened to transfers of long bodies.",
+                "event",
+                &["taken_up", "cut", "begun_anew"],
+            ),
             apply_results,
             applied_items: touched(
                 "kura_bootstrap_applied_items_total",
                 "Items applied while catching up.",
                 "item_type",
-                ["artifact", "namespace_tombstone"],
+                &["artifact", "namespace_tombstone"],
             ),
-            runs: touched("kura_bootstrap_runs_total", "Passes over a peer.", "result", ["ok", "error"]),
+            runs: touched("kura_bootstrap_runs_total", "Passes over a peer.", "result", &["ok", "error"]),
             digest_buckets: touched(
                 "kura_bootstrap_digest_buckets_total",
                 "Digest buckets of seed-era peers.",
                 "result",
-                ["matched", "walked"],
+                &["matched", "walked"],
             ),
             duration: registry.histogram("kura_bootstrap_duration_seconds", "Time a pass over a peer took."),
             discovered_peers: registry.gauge("kura_discovered_peer_nodes", "Peers that answer now."),
@@ -99,6 +117,16 @@ impl CatchUpMetrics {
             completed_peers: registry.gauge("kura_bootstrap_completed_peers", "Peers whose data is settled."),
             inflight_peers: registry.gauge("kura_bootstrap_inflight_peers", "Peers with a pass under way."),
         }
+    }
+
+    /// Counts what happened to the transfer of a long body.
+    pub fn transfer(&self, event: Transfer) {
+        let event = match event {
+            Transfer::TakenUp => "taken_up",
+            Transfer::Cut => "cut",
+            Transfer::BegunAnew => "begun_anew",
+        };
+        self.transfers.with_label_values(&[event]).inc();
     }
 
     /// Counts an item from a peer.

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod fetch;
 pub mod flight;
 pub mod follow;
+pub mod large;
 pub mod metrics;
 pub mod open;
 pub mod pass;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::flight::Flights;
+use super::large::drop_unwanted_bodies;
 use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
 use crate::core::base::disk::Disk;
@@ -150,6 +151,13 @@ impl OpenedDataDir {
             store_id: Some(store.stats().store_id),
         };
         let engine = engine(config, seams, &layout, handle);
+        if !dry_run {
+            let staging = engine.staging.clone();
+            // A lost job means that the process ends.
+            let adopted = run(seams.executor.as_ref(), move || staging.adopt_partials()).await.unwrap_or_default();
+            tracing::debug!(?adopted, "partials_adopted");
+            drop_unwanted_bodies(&engine).await?;
+        }
         Ok(Self { engine, own, store, executor: Arc::clone(&seams.executor), _lock: lock })
     }
 

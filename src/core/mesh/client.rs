@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use http::header::{IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::bulk_frames::{BulkAnswer, BulkDecoder, BulkError, BulkItem, BulkRequest};
@@ -270,6 +271,28 @@ impl PeerClient {
         let response = self.transport.send(PeerRequest { headers, body: body.into(), ..request }).await?;
         let response = ok(response, peer, BULK_PATH).await?;
         Ok(BulkStream { peer: peer.to_owned(), body: response.body, decoder: BulkDecoder::new() })
+    }
+
+    /// A body with this digest from an offset on, unread, whatever the status: 412 if the peer has another version.
+    pub async fn artifact_from(
+        &self,
+        peer: &str,
+        id: &ArtifactId,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<PeerResponse, PeerError> {
+        let path = format!("/_internal/bootstrap/artifacts/{id}");
+        let mut request = self.request(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT);
+        let mut asked = vec![(IF_MATCH, format!("\"{digest}\""))];
+        if offset > 0 {
+            asked.push((RANGE, format!("bytes={offset}-")));
+        }
+        for (name, value) in asked {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                request.headers.insert(name, value);
+            }
+        }
+        Ok(self.transport.send(request).await?)
     }
 
     /// Tells a seed-era peer that a namespace was deleted.

@@ -5,6 +5,7 @@
 mod connection_watch;
 pub mod control;
 pub mod drain;
+pub mod file_reader;
 pub mod internal;
 pub mod listener;
 pub mod mesh_wiring;

@@ -1,8 +1,10 @@
-//! The start-up step that frees what no live process owns in the staging areas, before the store opens.
+//! The start-up steps that take over partial bodies and free what no live process owns in the staging areas, before the
+//! store opens.
 //!
 //! Failure: what cannot be removed is logged and start-up goes on; if the volume is still too full, opening the store
 //! says so.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::node::NodeContext;
@@ -10,7 +12,33 @@ use super::serve_error::ServeError;
 use crate::core::base::executor;
 use crate::core::data_dir::layout;
 use crate::core::data_dir::lock::DataDirLock;
+use crate::core::staging::parked::Adopted;
 use crate::core::staging::reclaim::{ReclaimOutcome, reclaim_dead_staging};
+
+/// Takes over the long bodies that an earlier process had begun to fetch.
+///
+/// # Errors
+/// None: what cannot be taken over is dead staging.
+pub async fn adopt_partials(node: &Arc<NodeContext>) -> Result<(), Infallible> {
+    let staging = node.staging.clone();
+    let adopted = executor::run(node.seams.executor.as_ref(), move || staging.adopt_partials()).await;
+    let Adopted { partials, durable_bytes, removed } = adopted.unwrap_or_default();
+    if partials > 0 || removed > 0 {
+        tracing::info!(partials, durable_bytes, removed, "partials_adopted");
+    }
+    Ok(())
+}
+
+/// Frees them again, because the index has no room to open. Returns how many there were.
+pub async fn give_up_partials(node: &Arc<NodeContext>) -> usize {
+    let staging = node.staging.clone();
+    let given_up = executor::run(node.seams.executor.as_ref(), move || staging.discard_all_parked()).await;
+    let partials = given_up.unwrap_or(0);
+    if partials > 0 {
+        tracing::warn!(partials, "partials_given_up_for_room");
+    }
+    partials
+}
 
 /// Reclaims every area, then makes what a full volume did not allow before: directories and the lock file.
 ///

@@ -1,7 +1,7 @@
 //! Starting and stopping a node, in the one order in which it is safe.
 //!
 //! How it works: [`start`] looks at the data dir without touching it, locks it, binds both listeners, makes missing
-//! directories, begins to answer probes, reclaims dead staging, opens the store, and starts the mesh. Each step is
+//! directories, begins to answer probes, adopts partial bodies, reclaims dead staging, opens the store, and starts the mesh. Each step is
 //! named, timed, logged and kept (see [`super::startup_status`]). [`RunningNode::stop`] goes the other way.
 //!
 //! Invariants: nothing is touched or created before the lock is held, but a missing data dir is created, since it
@@ -301,9 +301,15 @@ impl RunningNode {
     /// Reclaims, opens, and puts the store where everybody finds it.
     async fn open(&self) -> Result<(), ServeError> {
         let status = &self.node.startup;
+        status.step("adopt_partials", reclaim::adopt_partials(&self.node)).await.unwrap_or_else(|never| match never {});
         status.step("reclaim_staging", reclaim::dead_staging(&self.node, &self.lock)).await?;
         self.start_record().await;
-        let report = status.step("open_store", self.open_store()).await?;
+        let report = match status.step("open_store", self.open_store()).await {
+            Err(ServeError::DiskFull { .. }) if reclaim::give_up_partials(&self.node).await > 0 => {
+                status.step("open_store_without_partials", self.open_store()).await?
+            }
+            opened => opened?,
+        };
         tracing::info!(?report, "store_opened");
         self.node.readiness.set_store_open(true);
         Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::body_writer::{BodySpec, BodyWriter};
 use super::budget::{BudgetClass, Ledger, Reservation};
+use super::parked::{ParkedBodies, ResumeLimits};
 use super::staged_file::StagedFile;
 use crate::core::base::disk::Disk;
 use crate::core::base::executor::{self, StoreExecutor};
@@ -124,7 +125,9 @@ struct Inner {
     disk: Arc<dyn Disk>,
     executor: Arc<dyn StoreExecutor>,
     options: StagingOptions,
+    limits: ResumeLimits,
     ledger: Ledger,
+    parked: ParkedBodies,
     /// Set once the filesystem refused a file without a name; files are named and locked from then on.
     is_naming: AtomicBool,
 }
@@ -140,7 +143,18 @@ impl Staging {
         let ledger = Ledger::new(options.budget_bytes, options.client_wait);
         // A file without a name gets one through /proc; without it names are needed from the start.
         let is_naming = AtomicBool::new(!Path::new("/proc/self/fd").exists());
-        Self { inner: Arc::new(Inner { layout: layout.clone(), disk, executor, options, ledger, is_naming }) }
+        let layout = layout.clone();
+        let (limits, parked) = (ResumeLimits::default(), ParkedBodies::default());
+        Self { inner: Arc::new(Inner { layout, disk, executor, options, limits, ledger, parked, is_naming }) }
+    }
+
+    /// With other bounds than the house's for bodies that can be taken up again; before it is shared.
+    #[must_use]
+    pub fn with_resume_limits(mut self, limits: ResumeLimits) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.limits = limits;
+        }
+        self
     }
 
     /// Reserves room (waiting as the class allows) and starts a body.
@@ -156,7 +170,7 @@ impl Staging {
     }
 
     /// Waits in the ledger's queue; while it does, what nobody works on any more has to give way.
-    async fn reserve(&self, class: BudgetClass, bytes: u64) -> Result<Reservation, StagingError> {
+    pub(super) async fn reserve(&self, class: BudgetClass, bytes: u64) -> Result<Reservation, StagingError> {
         let granted = self.inner.ledger.reserve(class, bytes);
         tokio::pin!(granted);
         loop {
@@ -166,7 +180,7 @@ impl Staging {
                 () = tokio::time::sleep(RELIEF_INTERVAL) => {
                     let ledger = self.inner.ledger.clone();
                     // A lost job means that the process ends; the wait goes on as it was.
-                    let _ = executor::run(self.inner.executor.as_ref(), move || ledger.revoke_idle()).await;
+                    let _ = executor::run(self.inner.executor.as_ref(), move || ledger.revoke_idle(class)).await;
                 }
             }
         }
@@ -194,6 +208,15 @@ impl Staging {
 
     pub(super) fn options(&self) -> &StagingOptions {
         &self.inner.options
+    }
+
+    /// The bounds for bodies that can be taken up again.
+    pub fn limits(&self) -> &ResumeLimits {
+        &self.inner.limits
+    }
+
+    pub(super) fn parked(&self) -> &ParkedBodies {
+        &self.inner.parked
     }
 
     pub(super) fn disk(&self) -> &Arc<dyn Disk> {
@@ -230,7 +253,12 @@ impl Staging {
                 Err(error) => return Err(self.io_error(area, "create a staged file", error)),
             }
         }
-        let named = StagedFile::named(Arc::clone(self.disk()), &folder, area.label());
+        self.create_named_file(area, area.label())
+    }
+
+    /// A locked, named file. Blocks.
+    pub(super) fn create_named_file(&self, area: AreaKind, label: &str) -> Result<StagedFile, StagingError> {
+        let named = StagedFile::named(Arc::clone(self.disk()), &self.folder(area), label);
         named.map_err(|error| self.io_error(area, "create a staged file", error))
     }
 }

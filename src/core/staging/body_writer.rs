@@ -3,20 +3,23 @@
 //! How it works: chunks gather in a buffer. A body that ends within the inline threshold never leaves memory. A longer
 //! one is spilled buffer by buffer: each buffer is one job on the executor that grows the reservation if the length is
 //! unknown, writes and hashes. What the jobs work on is a [`Spool`], which the writer, the job and (weakly) the ledger
-//! share: whoever of them drops it last frees the bytes, so a writer dropped in the middle of a job leaks nothing.
+//! share: whoever of them drops it last frees the bytes, so a writer dropped in the middle of a job leaks nothing. A body
+//! that says what it is (see [`super::parked`]) is parked instead, and whoever wants it next goes on where it ended.
 //!
 //! Invariants: at most one buffer per body is in memory beyond what the caller holds. No disk or hashing work of spilled
 //! bytes is done on an async thread. A length is checked before its bytes are kept.
 //!
 //! Failure: a failed write frees the staged bytes at once, whenever the writer is dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
 use super::area::{AreaKind, Staging, StagingError};
-use super::budget::{BudgetClass, Reservation, Revocable};
+use super::budget::{BudgetClass, Reservation};
+use super::partials::PartialIdentity;
+use super::spool::Spool;
 use super::staged_file::StagedFile;
 use crate::core::base::executor;
 use crate::core::base::ids::{Digest, Sha256Digest};
@@ -45,8 +48,14 @@ pub struct BodySpec {
 pub struct BodyWriter {
     staging: Staging,
     spec: BodySpec,
+    /// What it is, if it can be taken up again.
+    identity: Option<PartialIdentity>,
     received: u64,
     pending: BytesMut,
+    /// Bytes handed to jobs.
+    spilled: u64,
+    /// Whether a job was handed bytes and has not answered: after a dropped write nobody knows whether it ran.
+    is_in_doubt: bool,
     /// The reservation of a known length, until the first spill.
     reserved: Option<Reservation>,
     spool: Option<Arc<Spool>>,
@@ -54,7 +63,31 @@ pub struct BodyWriter {
 
 impl BodyWriter {
     pub(super) fn new(staging: Staging, spec: BodySpec, reserved: Option<Reservation>) -> Self {
-        Self { staging, spec, received: 0, pending: BytesMut::new(), reserved, spool: None }
+        let pending = BytesMut::new();
+        let (identity, spool) = (None, None);
+        Self { staging, spec, identity, received: 0, pending, spilled: 0, is_in_doubt: false, reserved, spool }
+    }
+
+    /// One that can be taken up again.
+    pub(super) fn resumable(
+        staging: Staging,
+        spec: BodySpec,
+        identity: PartialIdentity,
+        reserved: Option<Reservation>,
+    ) -> Self {
+        let mut writer = Self::new(staging, spec, reserved);
+        writer.identity = Some(identity);
+        writer
+    }
+
+    /// One that goes on behind what is staged.
+    pub(super) fn taken_up(staging: Staging, spec: BodySpec, spool: Arc<Spool>) -> Self {
+        let mut writer = Self::new(staging, spec, None);
+        writer.identity = spool.identity().cloned();
+        writer.received = spool.written();
+        writer.spilled = writer.received;
+        writer.spool = Some(spool);
+        writer
     }
 
     /// Adds bytes. Fails once the body passes its length or limit, or the disk or ledger is full.
@@ -83,12 +116,53 @@ impl BodyWriter {
         let last = self.pending.split().freeze();
         let spool = self.spool();
         let staging = self.staging.clone();
-        let length = self.received;
+        let (at, length) = (self.spilled, self.received);
         self.run(move || {
-            spool.append(&staging, &[last])?;
+            spool.append(&staging, at, &[last])?;
             spool.finish(&staging, length)
         })
         .await
+    }
+
+    /// How many bytes are known to be there, from which the sender is to go on.
+    pub async fn resume_at(&mut self) -> Result<u64, StagingError> {
+        if let Some(spool) = self.spool.clone().filter(|_| self.is_in_doubt) {
+            let written = self.run(move || Ok(spool.written())).await?;
+            self.pending.clear();
+            (self.received, self.spilled, self.is_in_doubt) = (written, written, false);
+        }
+        Ok(self.received)
+    }
+
+    /// Leaves the body to whoever wants it next; one that cannot be taken up again is dropped.
+    pub async fn park(mut self) {
+        let Some(parking) = self.parking() else { return };
+        // A lost job means that the process ends.
+        let _ = self.run(move || Ok(parking())).await;
+    }
+
+    /// Frees what is staged: it is not wanted, or is not what it should be.
+    pub fn discard(mut self) {
+        self.identity = None;
+        if let Some(spool) = self.spool.take() {
+            self.staging.executor().execute(Box::new(move || spool.discard()));
+        }
+    }
+
+    /// The work of parking, for the executor.
+    fn parking(&mut self) -> Option<impl FnOnce() + Send + 'static> {
+        self.identity.as_ref().filter(|_| self.received > 0)?;
+        drop(self.spool());
+        let spool = self.spool.take()?;
+        let last = self.pending.split().freeze();
+        let (staging, at, is_in_doubt) = (self.staging.clone(), self.spilled, self.is_in_doubt);
+        Some(move || {
+            if !is_in_doubt && !last.is_empty() {
+                // What fails here frees the body, and parking finds nothing.
+                let _ = spool.append(&staging, at, &[last]);
+            }
+            staging.keep_parked(spool);
+        })
     }
 
     fn count(&mut self, more: usize) -> Result<(), StagingError> {
@@ -116,14 +190,18 @@ impl BodyWriter {
         }
         let pieces = [self.pending.split().freeze(), chunk];
         let spool = self.spool();
-        let staging = self.staging.clone();
-        self.run(move || spool.append(&staging, &pieces)).await
+        let (staging, at) = (self.staging.clone(), self.spilled);
+        self.spilled = self.received;
+        self.is_in_doubt = true;
+        let appended = self.run(move || spool.append(&staging, at, &pieces)).await;
+        self.is_in_doubt = false;
+        appended
     }
 
     fn spool(&mut self) -> Arc<Spool> {
-        let reserved = self.reserved.take();
+        let (reserved, identity) = (self.reserved.take(), self.identity.clone());
         let (staging, spec) = (&self.staging, &self.spec);
-        Arc::clone(self.spool.get_or_insert_with(|| Spool::start(staging, spec, reserved)))
+        Arc::clone(self.spool.get_or_insert_with(|| Spool::start(staging, spec, identity, reserved)))
     }
 
     async fn run<R, F>(&self, work: F) -> Result<R, StagingError>
@@ -138,9 +216,11 @@ impl BodyWriter {
 }
 
 impl Drop for BodyWriter {
-    /// Closing a long file frees its blocks, which takes a while: not on an async thread.
+    /// Closing a long file frees its blocks, which takes a while, and so does parking: not on an async thread.
     fn drop(&mut self) {
-        if let Some(spool) = self.spool.take() {
+        if let Some(parking) = self.parking() {
+            self.staging.executor().execute(Box::new(parking));
+        } else if let Some(spool) = self.spool.take() {
             self.staging.executor().execute(Box::new(move || drop(spool)));
         }
     }
@@ -198,121 +278,13 @@ impl Hashers {
         }
     }
 
+    pub(super) fn takes_sha256(&self) -> bool {
+        self.sha256.is_some()
+    }
+
     pub(super) fn finish(self) -> (Digest, Option<Sha256Digest>) {
         let sha256 = self.sha256.map(|sha256| Sha256Digest(sha256.finalize().into()));
         (Digest(*self.blake3.finalize().as_bytes()), sha256)
-    }
-}
-
-/// The staged part of a body, shared by its writer, the job under way and the ledger.
-#[derive(Debug)]
-struct Spool {
-    area: AreaKind,
-    state: Mutex<SpoolState>,
-}
-
-#[derive(Debug)]
-enum SpoolState {
-    /// Reserved or growing, nothing written yet.
-    Empty(Reservation, Hashers),
-    Open(OpenSpool),
-    /// An older body needed the room.
-    Revoked,
-    /// A write failed, or the body was taken whole.
-    Closed,
-}
-
-#[derive(Debug)]
-struct OpenSpool {
-    file: StagedFile,
-    hashers: Hashers,
-    written: u64,
-    is_growing: bool,
-}
-
-impl Spool {
-    fn start(staging: &Staging, spec: &BodySpec, reserved: Option<Reservation>) -> Arc<Self> {
-        let spool = Arc::new(Self { area: spec.area, state: Mutex::new(SpoolState::Closed) });
-        let reservation = reserved.unwrap_or_else(|| {
-            let body: Arc<dyn Revocable> = Arc::clone(&spool) as Arc<dyn Revocable>;
-            staging.ledger().start_growing(spec.class, Arc::downgrade(&body))
-        });
-        *spool.state() = SpoolState::Empty(reservation, Hashers::new(spec.sha256));
-        spool
-    }
-
-    fn state(&self) -> MutexGuard<'_, SpoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes and hashes; a failure frees what was staged at once.
-    fn append(&self, staging: &Staging, pieces: &[Bytes]) -> Result<(), StagingError> {
-        let mut state = self.state();
-        let taken = std::mem::replace(&mut *state, SpoolState::Closed);
-        let mut open = match taken {
-            SpoolState::Empty(reservation, hashers) => OpenSpool::create(staging, self.area, reservation, hashers)?,
-            SpoolState::Open(open) => open,
-            SpoolState::Revoked => {
-                *state = SpoolState::Revoked;
-                return Err(staging.exhausted(pieces.iter().map(Bytes::len).sum()));
-            }
-            SpoolState::Closed => {
-                let source = std::io::Error::other("an earlier write of this body failed");
-                return Err(staging.io_error(self.area, "write a staged body", source));
-            }
-        };
-        open.append(staging, self.area, pieces)?;
-        *state = SpoolState::Open(open);
-        Ok(())
-    }
-
-    /// Takes the whole body out. It may have been revoked since its last write.
-    fn finish(&self, staging: &Staging, length: u64) -> Result<StagedBody, StagingError> {
-        let taken = std::mem::replace(&mut *self.state(), SpoolState::Closed);
-        let SpoolState::Open(mut open) = taken else { return Err(staging.exhausted(0)) };
-        if let Some(reservation) = open.file.reservation_mut() {
-            reservation.settle();
-        }
-        let (digest, sha256) = open.hashers.finish();
-        Ok(StagedBody { length, digest, sha256, content: StagedContent::File(open.file) })
-    }
-}
-
-impl Revocable for Spool {
-    fn revoke(&self) {
-        let mut state = self.state();
-        if !matches!(&*state, SpoolState::Closed) {
-            drop(std::mem::replace(&mut *state, SpoolState::Revoked));
-        }
-    }
-}
-
-impl OpenSpool {
-    fn create(
-        staging: &Staging,
-        area: AreaKind,
-        reservation: Reservation,
-        hashers: Hashers,
-    ) -> Result<Self, StagingError> {
-        let mut file = staging.create_file(area)?;
-        let is_growing = reservation.is_growing();
-        file.set_reservation(reservation);
-        Ok(Self { file, hashers, written: 0, is_growing })
-    }
-
-    fn append(&mut self, staging: &Staging, area: AreaKind, pieces: &[Bytes]) -> Result<(), StagingError> {
-        if self.is_growing {
-            let more = pieces.iter().map(Bytes::len).sum::<usize>();
-            let reservation = self.file.reservation_mut();
-            reservation.map_or(Ok(()), |reservation| reservation.grow(u64::try_from(more).unwrap_or(u64::MAX)))?;
-        }
-        for piece in pieces {
-            let written = staging.disk().write_all_at(self.file.file(), piece, self.written);
-            written.map_err(|error| staging.io_error(area, "write a staged body", error))?;
-            self.hashers.update(piece);
-            self.written = self.written.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        }
-        Ok(())
     }
 }
 

@@ -9,6 +9,8 @@
 //!   youngest is refused; the oldest, once it is alone, may overdraw, one reservation at a time.
 //! - **Idle**: what nobody works on any more (a multipart upload whose client went away) gives way to whoever waits or is
 //!   refused, whatever its age.
+//! - **Parked**: a body that can be taken up again keeps its reservation while nobody works on it, and gives way to
+//!   whoever is short of room; to a body of its own class only if no other one of that class is on its way.
 //! - **Too large**: one body larger than the whole ledger goes once nobody else holds anything.
 //!
 //! Invariants: nobody waits while holding some: a waiter holds nothing, a growing holder never waits. So some holder can
@@ -76,6 +78,8 @@ struct State {
     catch_ups: VecDeque<Waiter>,
     /// Growing reservations by age, oldest first.
     growers: BTreeMap<u64, Grower>,
+    /// Parked reservations, the one parked first in front. Only catching up parks any.
+    parked: BTreeMap<u64, Parked>,
     /// Bytes of the body larger than the whole ledger that goes alone now.
     too_large: u64,
     /// The one reservation that may overdraw, until it is given back.
@@ -99,6 +103,12 @@ struct Waiter {
 #[derive(Debug)]
 struct Grower {
     class: BudgetClass,
+    body: Weak<dyn Revocable>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    bytes: u64,
     body: Weak<dyn Revocable>,
 }
 
@@ -158,13 +168,27 @@ impl Ledger {
         let mut state = self.state();
         let ticket = state.take_ticket();
         state.growers.insert(ticket, Grower { class, body });
-        Reservation { ledger: self.clone(), class, bytes: 0, ticket: Some(ticket), is_settled: false }
+        Reservation { ledger: self.clone(), class, bytes: 0, ticket: Some(ticket), parked: None, is_settled: false }
     }
 
-    /// Revokes one growing reservation that nobody works on any more; returns whether there was one. Blocks for as long
-    /// as freeing its bytes takes.
-    pub fn revoke_idle(&self) -> bool {
-        let bodies: Vec<_> = self.state().growers.values().filter_map(|grower| grower.body.upgrade()).collect();
+    /// Takes a known length if it fits now: for what was staged before this process began.
+    pub fn adopt(&self, class: BudgetClass, bytes: u64) -> Option<Reservation> {
+        let mut state = self.state();
+        self.fits(&state, class, bytes).then(|| self.grant(&mut state, class, bytes))
+    }
+
+    /// Revokes one reservation that nobody works on any more, for somebody of this class; returns whether there was one.
+    /// Blocks for as long as freeing its bytes takes.
+    pub fn revoke_idle(&self, class: BudgetClass) -> bool {
+        let bodies: Vec<_> = {
+            let state = self.state();
+            let parked_bytes: u64 = state.parked.values().map(|parked| parked.bytes).sum();
+            // Another body of this class that is on its way will give its room back by itself.
+            let gives_way = class == BudgetClass::Client || state.catch_up_in_use <= parked_bytes;
+            let growers = state.growers.values().filter_map(|grower| grower.body.upgrade());
+            let parked = state.parked.values().filter(|_| gives_way).filter_map(|parked| parked.body.upgrade());
+            growers.chain(parked).collect()
+        };
         bodies.iter().any(|body| body.revoke_if_idle())
     }
 
@@ -195,13 +219,16 @@ impl Ledger {
         let mut grants = Grants::new();
         while let Some(class) = self.next_admitted(state) {
             let Some(waiter) = state.queue(class).pop_front() else { break };
-            state.too_large = state.too_large.max(if waiter.bytes > self.inner.budget { waiter.bytes } else { 0 });
-            self.take(state, class, waiter.bytes);
-            let reservation =
-                Reservation { ledger: self.clone(), class, bytes: waiter.bytes, ticket: None, is_settled: true };
+            let reservation = self.grant(state, class, waiter.bytes);
             grants.push((waiter.sender, reservation));
         }
         grants
+    }
+
+    fn grant(&self, state: &mut State, class: BudgetClass, bytes: u64) -> Reservation {
+        state.too_large = state.too_large.max(if bytes > self.inner.budget { bytes } else { 0 });
+        self.take(state, class, bytes);
+        Reservation { ledger: self.clone(), class, bytes, ticket: None, parked: None, is_settled: true }
     }
 
     /// The class whose head is granted next, if any is. Counts the times a head is passed.
@@ -236,6 +263,9 @@ impl Ledger {
         };
         match self.room(&state, ticket, reservation.class, more) {
             Room::Enough => {}
+            Room::RevokeParked(ticket) => {
+                return Growth::RevokeParked(state.parked.remove(&ticket).and_then(|parked| parked.body.upgrade()));
+            }
             Room::Refused => return Growth::Refused,
             Room::Revoke(youngest) => {
                 return Growth::Revoke(state.growers.remove(&youngest).and_then(|grower| grower.body.upgrade()));
@@ -255,6 +285,9 @@ impl Ledger {
         let is_share_short = !self.fits_class(state, class, more);
         let is_whole_short = state.in_use.saturating_add(more) > self.inner.budget;
         let mut is_alone = true;
+        if let Some(ticket) = state.parked.keys().next().filter(|_| is_share_short || is_whole_short) {
+            return Room::RevokeParked(*ticket);
+        }
         for (is_short, only) in [(is_share_short, Some(class)), (is_whole_short, None)] {
             // Only growers whose going would help are asked to go.
             let competing = |(_, grower): &(&u64, &Grower)| only.is_none_or(|class| grower.class == class);
@@ -287,6 +320,7 @@ impl Ledger {
             let mut state = self.state();
             let is_overdraft = |overdraft: &Overdraft| Some(overdraft.ticket) == reservation.ticket;
             if is_end {
+                reservation.parked.map(|ticket| state.parked.remove(&ticket));
                 reservation.ticket.map(|ticket| state.growers.remove(&ticket));
                 state.overdraft = state.overdraft.filter(|overdraft| !is_overdraft(overdraft));
             } else if let Some(overdraft) = state.overdraft.as_mut().filter(|overdraft| is_overdraft(overdraft)) {
@@ -309,6 +343,8 @@ enum Room {
     Overdraw,
     /// Free this one first.
     Revoke(u64),
+    /// Free this parked one first.
+    RevokeParked(u64),
 }
 
 /// What one try to grow came to.
@@ -317,6 +353,8 @@ enum Growth {
     Refused,
     /// Free this one (if it is still there), then try again.
     Revoke(Option<Arc<dyn Revocable>>),
+    /// Free this parked one (if nobody took it up meanwhile), then try again.
+    RevokeParked(Option<Arc<dyn Revocable>>),
 }
 
 impl State {
@@ -384,6 +422,8 @@ pub struct Reservation {
     bytes: u64,
     /// The age of a reservation that grows or grew; `None` for one of known length.
     ticket: Option<u64>,
+    /// Its place among the parked ones, while it is one.
+    parked: Option<u64>,
     /// Whether it is fixed from here on.
     is_settled: bool,
 }
@@ -406,9 +446,10 @@ impl Reservation {
         loop {
             match ledger.try_grow(self, more) {
                 Growth::Granted => return Ok(()),
-                Growth::Refused if self.is_competing() && ledger.revoke_idle() => {}
+                Growth::Refused if self.is_competing() && ledger.revoke_idle(self.class) => {}
                 Growth::Refused => return Err(ledger.exhausted(more)),
                 Growth::Revoke(body) => body.into_iter().for_each(|body| body.revoke()),
+                Growth::RevokeParked(body) => body.into_iter().for_each(|body| _ = body.revoke_if_idle()),
             }
         }
     }
@@ -417,6 +458,21 @@ impl Reservation {
     fn is_competing(&self) -> bool {
         let state = self.ledger.state();
         self.ticket.is_some_and(|ticket| state.growers.contains_key(&ticket))
+    }
+
+    /// Nobody works on its body for now: the bytes stay reserved until somebody else is short of room.
+    pub fn park(&mut self, body: Weak<dyn Revocable>) {
+        let mut state = self.ledger.state();
+        let ticket = state.take_ticket();
+        state.parked.insert(ticket, Parked { bytes: self.bytes, body });
+        self.parked = Some(ticket);
+    }
+
+    /// Somebody works on its body again.
+    pub fn unpark(&mut self) {
+        if let Some(ticket) = self.parked.take() {
+            self.ledger.state().parked.remove(&ticket);
+        }
     }
 
     /// Gives some bytes back early.

@@ -24,6 +24,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Statx, StatxFl
 use rustix::io::Errno;
 
 use super::area::AreaKind;
+use super::partials::{has_partial_name, read_header};
 use crate::core::base::disk::{Disk, VolumeSpace};
 use crate::core::data_dir::layout::Layout;
 
@@ -59,6 +60,8 @@ pub struct StagedEntry {
     pub modified_ms: u64,
     /// Whether a kernel lock says that somebody owns it. Only looked at beside a live server.
     pub is_owned: bool,
+    /// Whether it is a partial body that the next start goes on with, by its own header.
+    pub is_partial: bool,
 }
 
 /// One thing found.
@@ -338,7 +341,8 @@ impl Walk<'_> {
             FileType::RegularFile if mount_of(&stat) == self.mount => {
                 match self.is_owned(folder, &name, is_folder_owned) {
                     Ok(is_owned) => {
-                        let entry = self.entry(folder, name, &stat, is_owned);
+                        let is_partial = self.is_partial(folder, &name, &stat);
+                        let entry = StagedEntry { is_partial, ..self.entry(folder, name, &stat, is_owned) };
                         (self.visit)(Found::Staged(entry))
                     }
                     Err(error) => self.failed(folder, &name, error),
@@ -387,7 +391,16 @@ impl Walk<'_> {
             inode: stat.stx_ino,
             modified_ms: seconds.saturating_mul(1000).saturating_add(u64::from(stat.stx_mtime.tv_nsec / 1_000_000)),
             is_owned,
+            is_partial: false,
         }
+    }
+
+    /// A file with a second name is a committed body or about to be one. What cannot be read is no partial.
+    fn is_partial(&self, folder: &Folder<'_>, name: &OsStr, stat: &Statx) -> bool {
+        let is_candidate = self.kind == AreaKind::Bootstrap && folder.names.is_empty() && has_partial_name(name);
+        is_candidate
+            && stat.stx_nlink == 1
+            && open_file(folder.handle, name).and_then(|file| read_header(&file)).is_ok_and(|header| header.is_some())
     }
 
     /// Removes empty folders from the leaves up. One that is not empty or not ours stays; the system decides.
@@ -504,7 +517,11 @@ fn try_lock(handle: &File) -> io::Result<bool> {
 
 /// Opens and locks a regular file; `None` if another holds its lock.
 fn lock_file(folder: &File, name: &OsStr) -> io::Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
+    let file = open_file(folder, name)?;
     Ok(try_lock(&file)?.then_some(file))
+}
+
+fn open_file(folder: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?))
 }

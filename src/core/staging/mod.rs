@@ -5,8 +5,11 @@ pub mod body_writer;
 pub mod budget;
 pub mod inventory;
 pub mod multipart;
+pub mod parked;
 mod part_files;
+pub mod partials;
 pub mod reclaim;
+mod spool;
 pub mod staged_file;
 #[cfg(test)]
 mod stress_tests;

@@ -6,7 +6,8 @@
 //!
 //! Invariants: nothing is written before the first removal, and nothing but names inside the areas is ever removed. What
 //! has an owner is kept: with the data-dir lock nobody owns anything ([`Ownership::Nobody`]); beside a live server that
-//! locks what it stages, a file goes only under its own lock. Age never proves anything, it only narrows.
+//! locks what it stages, a file goes only under its own lock. Partial bodies, which say themselves what they are, are
+//! kept for the next start unless the policy says otherwise. Age never proves anything, it only narrows.
 //! Memory is bounded whatever the number of files.
 //!
 //! Failure: a crash in the middle leaves fewer files; the next run finds the rest.
@@ -62,12 +63,15 @@ pub struct ReclaimPolicy {
     pub older_than: Option<Duration>,
     /// Stop once this many bytes are free.
     pub until_free_bytes: Option<u64>,
+    /// Whether partial bodies stay, with which the next start goes on.
+    pub keeps_partials: bool,
 }
 
 impl ReclaimPolicy {
-    /// Everything without an owner.
+    /// Everything without an owner and without a use.
     pub fn everything(ownership: Ownership, now_ms: u64) -> Self {
-        Self { kinds: Vec::new(), ownership, now_ms, older_than: None, until_free_bytes: None }
+        let (older_than, until_free_bytes) = (None, None);
+        Self { kinds: Vec::new(), ownership, now_ms, older_than, until_free_bytes, keeps_partials: true }
     }
 
     fn kinds(&self) -> &[AreaKind] {
@@ -108,6 +112,8 @@ pub struct AreaFigures {
     pub removed: Amount,
     /// Owned, and kept.
     pub in_use: Amount,
+    /// Partial bodies without an owner, kept for the next start.
+    pub kept: Amount,
 }
 
 /// A bounded list of paths with what was found there, and how many there are in all.
@@ -200,6 +206,7 @@ impl<'policy> Planner<'policy> {
             planned: Amount::default(),
             removed: Amount::default(),
             in_use: Amount::default(),
+            kept: Amount::default(),
         };
         let plan = ReclaimPlan { areas: policy.kinds().iter().map(figures).collect(), ..ReclaimPlan::default() };
         Self { policy, plan, largest: BinaryHeap::new(), files_max, linked: HashMap::new(), skip }
@@ -229,6 +236,10 @@ impl<'policy> Planner<'policy> {
     fn consider_file(&mut self, entry: StagedEntry) {
         if entry.is_owned {
             self.figures(entry.path.kind, |area| area.in_use.add(entry.bytes));
+            return;
+        }
+        if entry.is_partial && self.policy.keeps_partials {
+            self.figures(entry.path.kind, |area| area.kept.add(entry.bytes));
             return;
         }
         if !self.policy.is_old_enough(&entry) || self.skip.contains(&entry.path) {

@@ -371,8 +371,15 @@ impl Model {
 impl StagingTree for Model {
     fn scan_while(&self, kinds: &[AreaKind], _ownership: Ownership, visit: &mut Visit<'_>) {
         for (path, bytes) in self.files.borrow().iter().filter(|(path, _)| kinds.contains(&path.kind)) {
-            let entry =
-                StagedEntry { path: path.clone(), bytes: *bytes, links: 1, inode: 1, modified_ms: 0, is_owned: false };
+            let entry = StagedEntry {
+                path: path.clone(),
+                bytes: *bytes,
+                links: 1,
+                inode: 1,
+                modified_ms: 0,
+                is_owned: false,
+                is_partial: false,
+            };
             if visit(Found::Staged(entry)).is_break() {
                 return;
             }

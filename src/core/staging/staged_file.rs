@@ -56,6 +56,16 @@ impl StagedFile {
         Err(io::Error::other("each new staged file was taken before it could be locked"))
     }
 
+    /// A file that was found under its name and is locked by the caller.
+    pub(super) fn found(disk: Arc<dyn Disk>, file: File, path: PathBuf) -> Self {
+        Self { disk, file, name: Some(path), reservation: None }
+    }
+
+    /// The name stays when this is dropped: a later process knows what the file is.
+    pub(super) fn keep_name(&mut self) {
+        self.name = None;
+    }
+
     /// The open file, readable and writable.
     pub fn file(&self) -> &File {
         &self.file

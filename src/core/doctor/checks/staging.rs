@@ -90,6 +90,9 @@ struct AreaTotals {
     orphan_bytes: u64,
     owned: u64,
     owned_bytes: u64,
+    /// Partial bodies without an owner: the next start goes on with them.
+    partials: u64,
+    partial_bytes: u64,
     oldest_ms: u64,
     newest_ms: u64,
 }
@@ -142,6 +145,11 @@ impl AreaTotals {
         if entry.is_owned {
             self.owned += 1;
             self.owned_bytes += entry.bytes;
+            return;
+        }
+        if entry.is_partial {
+            self.partials += 1;
+            self.partial_bytes += entry.bytes;
             return;
         }
         self.oldest_ms = if self.orphans == 0 { entry.modified_ms } else { self.oldest_ms.min(entry.modified_ms) };
@@ -214,7 +222,7 @@ impl Check for StagingOverBudget {
         let budget = context.config()?.tmp_dir_max_bytes;
         let staged = staged(context, pulse)?;
         let orphans: u64 = staged.areas.values().map(|area| area.orphan_bytes).sum();
-        let owned: u64 = staged.areas.values().map(|area| area.owned_bytes).sum();
+        let owned: u64 = staged.areas.values().map(|area| area.owned_bytes + area.partial_bytes).sum();
         let total = orphans.saturating_add(owned);
         let line = format!("{} of {} staged", ByteSize(total), ByteSize(budget));
         let evidence = Evidence::new()
@@ -258,7 +266,18 @@ fn orphan_evidence(staged: &Staged, owned: u64, now_ms: u64) -> Evidence {
             age(newest)
         ));
     }
+    let partials: u64 = staged.areas.values().map(|area| area.partials).sum();
+    let partial_bytes: u64 = staged.areas.values().map(|area| area.partial_bytes).sum();
+    if partials > 0 {
+        let noun = if partials == 1 { "partial body" } else { "partial bodies" };
+        evidence = evidence.fact(format!(
+            "{partials} {noun} of {} wait for the next start (reclaim-staging --kind bootstrap frees them)",
+            ByteSize(partial_bytes)
+        ));
+    }
     evidence
+        .value("partial_files", partials)
+        .value("partial_bytes", partial_bytes)
         .value("owned_files", owned)
         .value("unknown_entries", staged.unknown)
         .value("failed_entries", staged.failed_total)
