@@ -72,8 +72,16 @@ async fn other_peoples_directories_are_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_steps_of_start_up_are_named_in_their_order() {
     let node = TestNode::start().await;
-    let expected =
-        ["lock", "bind_listeners", "make_directories", "adopt_partials", "reclaim_staging", "open_store", "discover_peers", "catch_up"];
+    let expected = [
+        "lock",
+        "bind_listeners",
+        "make_directories",
+        "adopt_partials",
+        "reclaim_staging",
+        "open_store",
+        "discover_peers",
+        "catch_up",
+    ];
     let all_done = async {
         loop {
             let steps = node.running().node.startup.steps();

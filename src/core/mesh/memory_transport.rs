@@ -39,6 +39,10 @@ pub enum LinkFault {
     StallBodyAfter(u64),
     /// The byte at this offset of the body arrives changed.
     CorruptByteAt(u64),
+    /// The byte at this offset arrives changed, and the body ends with an error after so many bytes.
+    CorruptAndCut(u64, u64),
+    /// Each piece of the body comes after this pause.
+    SlowBody(Duration),
 }
 
 /// Decides what happens to a request, by its sender's and receiver's place in the network.
@@ -196,18 +200,29 @@ impl Receiving {
             return None;
         }
         let allowed = match self.fault {
-            Some(LinkFault::CutBodyAfter(bytes) | LinkFault::StallBodyAfter(bytes)) => {
-                bytes.saturating_sub(self.received)
-            }
+            Some(
+                LinkFault::CutBodyAfter(bytes) | LinkFault::StallBodyAfter(bytes) | LinkFault::CorruptAndCut(_, bytes),
+            ) => bytes.saturating_sub(self.received),
             _ => u64::MAX,
         };
         if allowed == 0 {
             return Some(Err(self.break_off().await));
         }
+        let pause = match self.fault {
+            Some(LinkFault::SlowBody(pause)) => pause,
+            _ => Duration::ZERO,
+        };
+        let body = &mut self.body;
+        let next = async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            body.next().await
+        };
         let arrived = tokio::select! {
             biased;
             () = self.gone.cancelled() => return Some(Err(self.error("connection reset"))),
-            arrived = tokio::time::timeout(NO_PROGRESS_TIMEOUT, self.body.next()) => arrived,
+            arrived = tokio::time::timeout(NO_PROGRESS_TIMEOUT, next) => arrived,
         };
         match arrived {
             Err(_) => Some(Err(self.error("nothing arrived"))),
@@ -230,7 +245,7 @@ impl Receiving {
 
     fn take(&mut self, chunk: Bytes, allowed: u64) -> Bytes {
         let mut chunk = chunk.slice(..chunk.len().min(usize::try_from(allowed).unwrap_or(usize::MAX)));
-        if let Some(LinkFault::CorruptByteAt(offset)) = self.fault {
+        if let Some(LinkFault::CorruptByteAt(offset) | LinkFault::CorruptAndCut(offset, _)) = self.fault {
             chunk = corrupt(chunk, offset.checked_sub(self.received));
         }
         self.received = self.received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));

@@ -346,9 +346,9 @@ async fn the_header_never_says_more_than_was_synced() {
     let file = std::fs::File::open(bench.files().remove(0)).unwrap();
     let before = read_header(&file).unwrap().unwrap().durable_bytes;
     assert!(before > 0 && before <= 600_000);
-    bench.disk.set_rule(Some(Box::new(|operation, _, _| {
-        (operation == DiskOperation::Sync).then(|| io::Error::other("no"))
-    })));
+    bench
+        .disk
+        .set_rule(Some(Box::new(|operation, _, _| (operation == DiskOperation::Sync).then(|| io::Error::other("no")))));
     for start in (600_000..1_500_000).step_by(5000) {
         if writer.write(body.slice(start..start + 5000)).await.is_err() {
             break;

@@ -41,6 +41,9 @@ use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::{Store, StoreOptions};
 use crate::core::telemetry::metrics::MetricsRegistry;
 
+#[path = "large_tests.rs"]
+mod large_tests;
+
 const NOW_MS: u64 = 1_760_000_000_000;
 
 /// A node without listeners: its plane is called, its engine calls others.
@@ -67,6 +70,7 @@ impl Node {
         let options =
             StagingOptions { budget_bytes: 1 << 26, inline_max_bytes: 1000, client_wait: Duration::from_millis(10) };
         let staging = Staging::new(&layout, Arc::new(RealDisk), executor.clone(), options);
+        let staging = staging.with_resume_limits(large_tests::LIMITS);
         let store = StoreHandle::new(executor.clone());
         let options = StoreOptions {
             layout,
