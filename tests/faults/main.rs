@@ -15,6 +15,8 @@ mod live;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod power_loss;
+#[cfg(test)]
 mod reclaim;
 #[cfg(test)]
 mod volume;

@@ -25,8 +25,12 @@ pub enum Kind {
 pub struct Volume {
     /// Where it is mounted.
     pub root: PathBuf,
-    _image: tempfile::TempDir,
+    kind: Kind,
+    image: tempfile::TempDir,
 }
+
+/// Copies of an image until two in a row are the same: the system writes back on its own while one is made.
+const COPIES_MAX: usize = 20;
 
 impl Volume {
     /// Makes and mounts a volume at an existing empty directory.
@@ -34,14 +38,40 @@ impl Volume {
         let folder = tempfile::tempdir().expect("making a folder for the image");
         let image = folder.path().join("image");
         File::create(&image).and_then(|file| file.set_len(VOLUME_BYTES)).expect("making the image");
-        let image = image.display().to_string();
+        let path = image.display().to_string();
         match kind {
-            Kind::Ext4 => run("mkfs.ext4", &["-q", &image]),
+            Kind::Ext4 => run("mkfs.ext4", &["-q", &path]),
             // XFS below 300 MiB is for tests only, which this is.
-            Kind::Xfs => run("mkfs.xfs", &["--unsupported", "-q", &image]),
+            Kind::Xfs => run("mkfs.xfs", &["--unsupported", "-q", &path]),
         }
-        run("mount", &["-o", "loop", &image, &root.display().to_string()]);
-        Self { root: root.to_path_buf(), _image: folder }
+        Self::mount_image(kind, folder, root)
+    }
+
+    fn mount_image(kind: Kind, image: tempfile::TempDir, root: &Path) -> Self {
+        let options = match kind {
+            Kind::Ext4 => "loop",
+            // A copy has the name of the one it is a copy of.
+            Kind::Xfs => "loop,nouuid",
+        };
+        let path = image.path().join("image").display().to_string();
+        run("mount", &["-o", options, &path, &root.display().to_string()]);
+        Self { root: root.to_path_buf(), kind, image }
+    }
+
+    /// Mounts what would be left of this volume if the power went now: what the filesystem gave to its device so far.
+    /// Nobody may write meanwhile.
+    pub fn after_power_loss(&self, root: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("making a folder for the image");
+        let copy = folder.path().join("image");
+        let mut last = None;
+        for _ in 0..COPIES_MAX {
+            fs::copy(self.image.path().join("image"), &copy).expect("copying the image");
+            let digest = blake3::hash(&fs::read(&copy).expect("reading the image"));
+            if last.replace(digest) == Some(digest) {
+                return Self::mount_image(self.kind, folder, root);
+            }
+        }
+        panic!("the image of {} does not come to rest", self.root.display());
     }
 
     /// Bytes root can still write.

@@ -49,6 +49,10 @@ pub fn run(scenario: &Scenario) -> Result<Outcome> {
     runtime.block_on(async {
         let mut mesh = Mesh::new(scenario, root.path());
         let result = mesh.play(scenario).await;
+        // The network has the nodes and the nodes have the network: what stays up would never be freed.
+        for node in &mut mesh.nodes {
+            node.crash().await?;
+        }
         let shown = || format!("the last exchanges:\n{}", mesh.network.shown());
         result.with_context(shown)
     })
