@@ -43,6 +43,8 @@ pub struct KuraPeer {
     pub artifacts: u64,
     /// Whether it lists by version.
     pub can_backfill: bool,
+    /// Whether it has a digest with its head.
+    pub can_digest: bool,
     /// Most rows in a page it gives.
     pub page_rows_max: usize,
     /// Largest page it gives, in bytes.
@@ -81,6 +83,7 @@ impl Peer {
             store_id: *store_id,
             artifacts: *artifacts,
             can_backfill: features.backfill,
+            can_digest: features.digest,
             page_rows_max: usize::try_from(limits.page_rows_max).unwrap_or(usize::MAX).max(1),
             page_bytes_max: limits.page_bytes_max.max(1),
         })

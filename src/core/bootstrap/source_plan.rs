@@ -2,8 +2,9 @@
 //!
 //! How it works: the peer is asked for one row behind the cursor, which says whether the cursor still holds and how far
 //! the peer's head is ahead. A short way is followed. For a long one, and where there is no cursor, the head of now
-//! becomes the place to follow from, and what lies below it is walked, newest version first. A walk that is under way
-//! grows by the new gap and begins anew: rows are listed again, nothing is fetched again.
+//! becomes the place to follow from, and what lies below it is walked, newest version first, unless the peer's digest at
+//! that head is ours. A walk that is under way grows by the new gap and begins anew: rows are listed again, nothing is
+//! fetched again.
 //!
 //! Invariants: the head is taken before anything is listed, tombstones included, so that whatever changes meanwhile has
 //! a row above it. A cursor that the peer does not know, or that it holds only in part because its log was taken back,
@@ -14,6 +15,7 @@ use super::source::SourceError;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::client::{FeedQuery, PeerClient, PeerError};
 use crate::core::mesh::feed_frames::FeedHeader;
+use crate::core::mesh::wire::SetDigestReply;
 use crate::core::store::cursor::{Cursor, Walk};
 use crate::core::store::error::StoreError;
 use crate::core::store::store_handle::StoreHandle;
@@ -44,11 +46,10 @@ pub(super) async fn plan_listing(
         Some(cursor) => head_behind(client, url, &cursor).await?.map(|head| (cursor, head)),
         None => None,
     };
-    let planned = match held {
-        Some((cursor, head)) if is_short(&cursor, head, peer) => Some(cursor),
+    let planned = match &held {
+        Some((cursor, head)) if is_short(cursor, *head, peer) => Some(cursor.clone()),
         _ if !peer.can_backfill => None,
-        Some((cursor, head)) => Some(walk_from(peer.store_id, head, Some(&cursor))),
-        None => Some(walk_from(peer.store_id, head_of(client, url, peer).await?, None)),
+        _ => Some(walk_or_jump(client, store, (url, peer), known.as_ref().filter(|_| held.is_some())).await?),
     };
     if planned != known {
         tracing::info!(peer = %url, cursor = ?planned, "peer_listing_planned");
@@ -78,6 +79,28 @@ fn is_short(cursor: &Cursor, head: Head, peer: KuraPeer) -> bool {
     !peer.can_backfill || gap <= FOLLOWED_GAP_MIN.max(peer.artifacts / FOLLOWED_GAP_SHARE)
 }
 
+/// A walk below the peer's head of now; none where its digest at that head is ours, so that all it has is here.
+async fn walk_or_jump(
+    client: &PeerClient,
+    store: &StoreHandle,
+    (url, peer): (&str, KuraPeer),
+    cursor: Option<&Cursor>,
+) -> Result<Cursor, SourceError> {
+    if !peer.can_digest {
+        return Ok(walk_from(peer.store_id, head_of(client, url, peer).await?, cursor));
+    }
+    let theirs = client.set_digest(url).await?;
+    check_store(url, peer, theirs.store_id)?;
+    let head = Head { epoch: theirs.epoch, seq: theirs.head_seq };
+    let names = (theirs.store_id, theirs.epoch);
+    let ours = store.call(|store| Ok::<_, StoreError>(store.set_digest())).await?;
+    // Only the buckets are compared: each node has a head of its own.
+    if ours.is_some_and(|ours| SetDigestReply::of(&ours, names, 0, 0).buckets == theirs.buckets) {
+        return Ok(Cursor { store_id: peer.store_id, epoch: head.epoch, followed: head.seq, walk: None });
+    }
+    Ok(walk_from(peer.store_id, head, cursor))
+}
+
 fn walk_from(store_id: StoreId, head: Head, cursor: Option<&Cursor>) -> Cursor {
     let lowest = |cursor: &Cursor| cursor.walk.as_ref().map_or(cursor.followed, |walk| walk.lo_seq);
     let lo_seq = cursor.map_or(Seq(0), lowest);
@@ -98,11 +121,13 @@ async fn head_behind(client: &PeerClient, url: &str, cursor: &Cursor) -> Result<
 
 async fn head_of(client: &PeerClient, url: &str, peer: KuraPeer) -> Result<Head, SourceError> {
     let page = client.feed(url, &one_row(None, Seq(0))).await?;
-    if page.header.store_id != peer.store_id {
-        // Another store is behind the address by now; the next round of statuses says so.
-        return Err(PeerError::CursorVoid { peer: url.to_owned() }.into());
-    }
+    check_store(url, peer, page.header.store_id)?;
     Ok(head_in(&page.header))
+}
+
+/// Another store may be behind the address by now; the next round of statuses says so.
+fn check_store(url: &str, peer: KuraPeer, store_id: StoreId) -> Result<(), PeerError> {
+    if store_id == peer.store_id { Ok(()) } else { Err(PeerError::CursorVoid { peer: url.to_owned() }) }
 }
 
 fn head_in(header: &FeedHeader) -> Head {

@@ -16,8 +16,8 @@ use super::bulk_frames::{BulkAnswer, BulkDecoder, BulkError, BulkItem, BulkReque
 use super::feed_frames::{FeedOrder, FeedPageFrames, FrameError, decode_page};
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
 use super::wire::{
-    DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PAGE_DIGEST_HEADER, PeerErrorBody, STORE_ID_HEADER, StatusReply,
-    TombstoneListing, encode_query, read_manifest_page, read_tombstone_page,
+    DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PAGE_DIGEST_HEADER, PeerErrorBody, STORE_ID_HEADER,
+    SetDigestReply, StatusReply, TombstoneListing, encode_query, read_manifest_page, read_tombstone_page,
 };
 use crate::core::base::ids::{ArtifactId, Digest, Epoch, Seq, StoreId};
 use crate::core::base::limits::{NO_PROGRESS_TIMEOUT, PEER_PAGE_BYTES_MAX};
@@ -225,6 +225,14 @@ impl PeerClient {
         let body = whole_body(ok(response, peer, &path).await?, peer, &path).await?;
         let reply: DigestReply = serde_json::from_slice(&body).map_err(|error| malformed(peer, &path, error))?;
         Ok(Some(reply).filter(|reply| reply.prefix_len == DIGEST_PREFIX_LEN))
+    }
+
+    /// What it holds in all, and the head at which it does.
+    pub async fn set_digest(&self, peer: &str) -> Result<SetDigestReply, PeerError> {
+        let path = "/_internal/digest?prefix_len=0";
+        let body = self.get(peer, path).await?;
+        let reply: SetDigestReply = serde_json::from_slice(&body).map_err(|error| malformed(peer, path, error))?;
+        if reply.prefix_len == 0 { Ok(reply) } else { Err(malformed(peer, path, "another length of prefixes")) }
     }
 
     /// A page of its feed.

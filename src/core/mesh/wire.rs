@@ -12,6 +12,7 @@ use super::readiness::TrafficState;
 use crate::core::base::ids::{ArtifactId, Digest, Epoch, InstanceId, Seq, StoreId};
 use crate::core::base::limits::{BODY_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
 use crate::core::store::record::{ArtifactKey, Kind, Record};
+use crate::core::store::set_digest::{SetBucket, SetDigest};
 use crate::core::store::walk::{DigestBucket, Tombstone};
 
 /// The producers that seed-era peers know; listings for them name no other.
@@ -23,7 +24,7 @@ pub const PROTOCOL_MAX: u32 = 1;
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// What this binary can do beyond the base protocol; names are only added.
-pub const FEATURES: [&str; 4] = ["backfill", "bulk", "feed", "ranges"];
+pub const FEATURES: [&str; 5] = ["backfill", "bulk", "digest", "feed", "ranges"];
 
 /// What a peer can do beyond the base protocol, of the things that this node makes use of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,13 +33,15 @@ pub struct PeerFeatures {
     pub bulk: bool,
     /// Its listing by version, newest first.
     pub backfill: bool,
+    /// Its digest with the head it belongs to.
+    pub digest: bool,
 }
 
 impl PeerFeatures {
     /// Those that a peer's status names; others are ignored.
     pub fn of(names: &[String]) -> Self {
         let has = |feature: &str| names.iter().any(|name| name == feature);
-        Self { bulk: has("bulk"), backfill: has("backfill") }
+        Self { bulk: has("bulk"), backfill: has("backfill"), digest: has("digest") }
     }
 }
 
@@ -357,6 +360,49 @@ pub struct DigestReply {
     pub prefix_len: usize,
     /// The buckets that hold something, ascending.
     pub buckets: Vec<DigestBucket>,
+}
+
+/// `GET /_internal/digest`: what a kura node holds at one of its heads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDigestReply {
+    /// Whose.
+    pub store_id: StoreId,
+    /// The epoch the head belongs to.
+    pub epoch: Epoch,
+    /// The newest row at that time.
+    pub head_seq: Seq,
+    /// Hex digits that the ids of a bucket share.
+    pub prefix_len: usize,
+    /// What was evicted there is not in the buckets; so much is known of it.
+    #[serde(default)]
+    pub stubs: u64,
+    /// The buckets, ascending by prefix, empty ones left out.
+    pub buckets: Vec<SetDigestBucket>,
+}
+
+/// One bucket of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDigestBucket {
+    /// The first hex digits of the ids in it.
+    pub prefix: String,
+    /// How many artifacts.
+    pub count: u64,
+    /// The sum of what they stand for, 32 hex digits.
+    pub sum: String,
+}
+
+impl SetDigestReply {
+    /// The digest at this length of prefixes, 0 or 1.
+    pub fn of(digest: &SetDigest, (store_id, epoch): (StoreId, Epoch), prefix_len: usize, stubs: u64) -> Self {
+        let buckets: Vec<(String, SetBucket)> = match prefix_len {
+            0 => vec![(String::new(), digest.whole())],
+            _ => (0..).zip(digest.buckets).map(|(digit, bucket): (u8, _)| (format!("{digit:x}"), bucket)).collect(),
+        };
+        let bucket = |(prefix, SetBucket { count, sum })| SetDigestBucket { prefix, count, sum: format!("{sum:032x}") };
+        let is_filled = |(_, bucket): &(String, SetBucket)| *bucket != SetBucket::default();
+        let buckets = buckets.into_iter().filter(is_filled).map(bucket).collect();
+        Self { store_id, epoch, head_seq: digest.head, prefix_len, stubs, buckets }
+    }
 }
 
 /// An error between peers.

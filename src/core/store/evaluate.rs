@@ -15,6 +15,7 @@ use super::evaluate_evict::{Evicted, Eviction};
 use super::index::Batch;
 use super::keys::{LogRow, META_STATE, Table, number_key, purge_key};
 use super::record::{BodyPlace, Record};
+use super::set_digest::{SetChanges, SetDigest};
 use super::state::{Core, StateRow, is_deleted};
 use super::tagged::Row;
 use super::version::{self, Decision};
@@ -62,6 +63,8 @@ impl From<CommitOutcome> for Verdict {
 pub(crate) struct Finished<'a> {
     pub(crate) batch: Batch<'a>,
     pub(crate) state: StateRow,
+    /// What is here then.
+    pub(crate) set_digest: SetDigest,
     /// Tombstones for the side log.
     pub(crate) tombstones: Vec<(String, u64)>,
     /// Bodies that lose their owner.
@@ -82,6 +85,7 @@ pub(crate) struct Evaluation<'a> {
     pub(super) tombstone_rows: HashMap<String, Row>,
     pub(super) namespaces: HashMap<String, Row>,
     pub(super) extents: HashMap<u64, Row>,
+    pub(super) set: SetChanges,
     pub(super) wanted: HashMap<ArtifactId, WantedChange>,
 }
 
@@ -99,6 +103,7 @@ impl<'a> Evaluation<'a> {
             tombstone_rows: HashMap::new(),
             namespaces: HashMap::new(),
             extents: HashMap::new(),
+            set: SetChanges::default(),
             wanted: HashMap::new(),
         }
     }
@@ -131,11 +136,13 @@ impl<'a> Evaluation<'a> {
                 self.batch.put(Table::Extents, &number_key(*extent), &row.encode());
             }
         }
+        let before = self.core.set_digest().unwrap_or_default();
+        let set_digest = self.set.write(&mut self.batch, &before, self.state.head());
         if !self.batch.is_empty() {
             self.batch.put(Table::Meta, META_STATE, &self.state.encode());
         }
         let Self { batch, state, tombstones, garbage, wanted, .. } = self;
-        Finished { batch, state, tombstones, garbage, wanted }
+        Finished { batch, state, set_digest, tombstones, garbage, wanted }
     }
 
     fn put(&mut self, put: &Put, body_no: impl FnOnce() -> Result<BodyNo, StoreError>) -> Result<Verdict, StoreError> {

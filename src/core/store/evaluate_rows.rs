@@ -56,6 +56,7 @@ impl Evaluation<'_> {
             self.batch.put(Table::BodyOwner, &number_key(body_no.0), id.as_bytes());
         }
         self.state.add(record);
+        self.set.add(&id, record);
         self.manifests.insert(id, Some(record.clone()));
     }
 
@@ -66,6 +67,7 @@ impl Evaluation<'_> {
         self.batch.delete(Table::ByVersion, &version_key(version_ms, logical, seq));
         self.batch.delete(Table::ByNamespace, &namespace_key(&record.name.namespace, seq));
         self.state.remove(record);
+        self.set.remove(id, record);
         self.manifests.insert(*id, None);
     }
 

@@ -15,6 +15,7 @@ use super::evaluate::number_of;
 use super::eviction::{self, EvictGoal, EvictReport};
 use super::open::{self, Writer};
 use super::record::Record;
+use super::set_digest::SetDigest;
 use super::state::Core;
 use super::walk::{CursorCheck, DigestBucket, FeedPage, FeedRequest, ManifestPage, ManifestPageRequest, TombstonePage};
 use super::wanted::Wanted;
@@ -299,6 +300,17 @@ impl Store {
     /// A page of live artifacts, newest version first.
     pub fn backfill_page(&self, request: &BackfillRequest) -> Result<BackfillPage, StoreError> {
         self.core.backfill_page(request)
+    }
+
+    /// What is here at the newest head, in one figure for each bucket of ids. `None` where a store opened for reading was
+    /// last written by a version that did not keep it.
+    pub fn set_digest(&self) -> Option<SetDigest> {
+        self.core.set_digest()
+    }
+
+    /// How many evicted artifacts are remembered one by one.
+    pub fn stubs(&self) -> u64 {
+        self.core.stubs.load(Ordering::Acquire)
     }
 
     /// Whether a cursor handed out earlier still holds.

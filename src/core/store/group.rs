@@ -350,7 +350,7 @@ impl Groups {
     }
 
     fn commit(&mut self, group: Vec<Pending>, verdicts: Vec<Verdict>, evaluation: Evaluation<'_>) -> FollowUp {
-        let Finished { batch, state, tombstones, garbage, wanted } = evaluation.finish();
+        let Finished { batch, state, set_digest, tombstones, garbage, wanted } = evaluation.finish();
         if let Err(error) = self.log_tombstones(&tombstones) {
             return self.refuse_group(group, error);
         }
@@ -362,7 +362,7 @@ impl Groups {
         }
         self.state = state;
         self.core.bodies_settled_below.store(self.numbers.next(), Ordering::Release);
-        self.core.publish(&self.state);
+        self.core.publish(&self.state, set_digest);
         let follow_up = FollowUp { garbage, purges: tombstones.into_iter().map(|(namespace, _)| namespace).collect() };
         for (pending, verdict) in group.into_iter().zip(verdicts) {
             if verdict.file.is_none() {

@@ -18,7 +18,8 @@
 //! | `garbage` | body_no u64 | 1: place (0 inline, 1 file), 2: stored bytes, 3: keep it in quarantine, 4: its charge |
 //! | `wanted` | artifact id | version byte, then JSON |
 //! | `cursors`, `peers` | peer's key | version byte, then JSON |
-//! | `stubs`, `buckets`, `uploads`, `quarantine` | | not written yet |
+//! | `buckets` | first hex digit of the ids u8; `kept` | 1: artifacts, 2: their sum, 16 bytes; 1: epoch, see `set_digest` |
+//! | `stubs`, `uploads`, `quarantine` | | not written yet |
 //!
 //! Secondary rows hold the 8-byte seq and no id: the id is in the log row.
 

@@ -26,6 +26,7 @@ use super::index::{Batch, Index, IndexOptions};
 use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_key};
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
+use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
 use super::tagged::Row;
@@ -61,6 +62,8 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
     let counted = keep_counters(&index, identity.block_bytes, &mut state, &mut batch)?;
     state.set_counted_under(epoch);
     batch.put(Table::Meta, META_STATE, &state.encode());
+    let newest = epochs::current(&index)?.map(|(epoch, _)| epoch);
+    SetDigest::begin(&index, &mut batch, (newest, epoch), state.head())?;
     epochs::begin(&index, &mut batch, epoch, state.head())?;
     batch.put(Table::Meta, META_RUN, &Row::default().with_number(1, RUN_OPEN).encode());
     index.write(batch, true)?;
@@ -223,6 +226,7 @@ fn make_core(
     let sizes = index_options(&options, false)?.sizes;
     let room = Arc::clone(index.room());
     let wanted_rows = wanted::count(&index)?;
+    let set_digest = SetDigest::load(&index, Some(epoch), state.head())?;
     Ok(Core {
         options,
         store_id: identity.store_id,
@@ -245,6 +249,7 @@ fn make_core(
         expiring: state.expiring().into(),
         capacity_bytes: u64::MAX.into(),
         wanted_rows: wanted_rows.into(),
+        set_digest: std::sync::Mutex::new(set_digest),
         cursor_changes: std::sync::Mutex::default(),
         verified: VerifiedBodies::default(),
         breaker: Breaker::default(),

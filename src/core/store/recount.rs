@@ -12,6 +12,7 @@ use super::facade::Store;
 use super::integrity::{DETAILS_MAX, push_bounded};
 use super::keys::{LogRow, Table, key_number, namespace_key, number_key, version_key};
 use super::record::{BodyPlace, Record};
+use super::set_digest::SetDigest;
 use super::state::{Core, corrupt};
 use crate::core::base::ids::ArtifactId;
 
@@ -67,6 +68,12 @@ pub fn recount(store: &Store) -> Result<Recount, StoreError> {
     }
     for (what, said, counted) in counters.into_iter().filter(|(_, said, counted)| said != counted) {
         push_bounded(&mut count.mismatches, format!("the counter of {what} says {said}, there are {counted}"));
+    }
+    if let Some(kept) = store.set_digest() {
+        let counted = SetDigest::count(&core.index, kept.head)?;
+        if counted != kept {
+            push_bounded(&mut count.mismatches, format!("the digest says {kept:?}, it is {counted:?}"));
+        }
     }
     Ok(count)
 }

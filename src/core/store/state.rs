@@ -15,6 +15,7 @@ use super::keys::{META_STATE, Table};
 use super::metadata_room::MetadataRoom;
 use super::metrics::StoreMetrics;
 use super::record::Record;
+use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::tagged::Row;
 use super::trim::DeadBodies;
@@ -172,6 +173,8 @@ pub(crate) struct Core {
     pub(crate) capacity_bytes: AtomicU64,
     /// Held while wanted rows are read and changed.
     pub(crate) wanted_rows: Mutex<u64>,
+    /// What is here at the newest head; absent where a store opened for reading does not say.
+    pub(crate) set_digest: Mutex<Option<SetDigest>>,
     /// Held while a cursor is read and replaced: a peer's walk and its feed move the same one.
     pub(crate) cursor_changes: Mutex<()>,
     pub(crate) verified: VerifiedBodies,
@@ -215,8 +218,14 @@ impl Core {
         self.charged_in.load(Ordering::Acquire).saturating_sub(self.charged_out.load(Ordering::Acquire))
     }
 
+    /// What is here at the newest head.
+    pub(crate) fn set_digest(&self) -> Option<SetDigest> {
+        self.set_digest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Makes a committed batch known: counters first, then the head, which wakes readers of the log.
-    pub(crate) fn publish(&self, state: &StateRow) {
+    pub(crate) fn publish(&self, state: &StateRow, set_digest: SetDigest) {
+        *self.set_digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(set_digest);
         self.artifacts.store(state.artifacts(), Ordering::Release);
         self.body_bytes.store(state.body_bytes(), Ordering::Release);
         self.evicted_floor_ms.store(state.evicted_floor_ms(), Ordering::Release);

@@ -138,3 +138,47 @@ async fn a_log_that_was_taken_back_is_walked_again_and_what_came_back_is_found()
     let summary = two.pass_over(&one).await;
     assert_eq!((summary.count(Outcome::Applied), two.store().stats().artifacts), (3, 3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_digest_is_its_peers_lists_nothing_and_follows_from_that_head() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..50).await;
+    two.pass_over(&one).await;
+    let key = one.store().stats().store_id.to_string();
+    two.store().save_cursor(&key, None).unwrap();
+    let asked = count_pages(&two);
+    assert_eq!(two.pass_over(&one).await, PassSummary::default(), "not a row");
+    let expected = one.store().stats();
+    let jumped = cursor(&two, &one).unwrap();
+    assert_eq!((jumped.followed, jumped.epoch, jumped.walk), (expected.head_seq, expected.epoch, None));
+    assert_eq!(asked.lock().unwrap().len(), 0);
+
+    // One artifact that the other has not, on either side, and the rows are listed.
+    two.put("nx", "its own", b"x").await;
+    two.store().save_cursor(&key, None).unwrap();
+    assert_eq!(two.pass_over(&one).await.count(Outcome::AlreadyPresent), 50);
+    two.store().save_cursor(&key, None).unwrap();
+    one.pass_over(&two).await;
+    fill(&one, 50..51).await;
+    let summary = two.pass_over(&one).await;
+    assert_eq!((summary.count(Outcome::AlreadyPresent), summary.count(Outcome::Applied)), (51, 1));
+}
+
+#[tokio::test]
+async fn the_digest_says_its_head_and_its_buckets_add_up() {
+    let node = one();
+    fill(&node, 0..40).await;
+    let reply = |length: u8| {
+        let node = &node;
+        async move { node.get(&format!("/_internal/digest?prefix_len={length}")).await.json() }
+    };
+    let (whole, parts) = (reply(0).await, reply(1).await);
+    assert_eq!((&whole["head_seq"], &whole["prefix_len"], &whole["stubs"]), (&40.into(), &0.into(), &0.into()));
+    assert_eq!((&whole["buckets"][0]["count"], &whole["buckets"][0]["prefix"]), (&40.into(), &"".into()));
+    let parts = parts["buckets"].as_array().unwrap().clone();
+    let count: u64 = parts.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();
+    let sum = |bucket: &serde_json::Value| u128::from_str_radix(bucket["sum"].as_str().unwrap(), 16).unwrap();
+    let total = parts.iter().map(sum).fold(0_u128, u128::wrapping_add);
+    assert_eq!((count, total), (40, sum(&whole["buckets"][0])));
+}

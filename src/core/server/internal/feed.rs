@@ -10,15 +10,17 @@ use http::StatusCode;
 use super::context::InternalContext;
 use super::listing::PAGE_ROWS_MAX;
 use super::query::Query;
-use super::reply::{Refused, answer, bytes};
+use super::reply::{Refused, answer, bytes, json};
 use super::router::Shared;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::feed_frames::{
     FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, FeedOrder, Frame, FrameStatus, encode,
 };
+use crate::core::mesh::wire::SetDigestReply;
 use crate::core::store::Store;
 use crate::core::store::backfill::BackfillRequest;
 use crate::core::store::error::StoreError;
+use crate::core::store::set_digest::PREFIX_LEN;
 use crate::core::store::walk::{CursorCheck, FeedRequest, FeedRow};
 
 /// Rows in a page when the peer does not say.
@@ -88,6 +90,22 @@ impl Asked {
 /// `GET /_internal/feed`.
 pub(super) async fn feed(State(context): Shared, RawQuery(raw): RawQuery) -> Response {
     answer(page(&context, &Query::parse(raw.as_deref())).await)
+}
+
+/// `GET /_internal/digest`.
+pub(super) async fn digest(State(context): Shared, RawQuery(raw): RawQuery) -> Response {
+    answer(set_digest(&context, &Query::parse(raw.as_deref())).await)
+}
+
+async fn set_digest(context: &InternalContext, query: &Query) -> Result<Response, Refused> {
+    let prefix_len = query.parsed_or("prefix_len", 0_usize)?;
+    if prefix_len > PREFIX_LEN {
+        return Err(Refused::bad_request("prefix_len must be 0 or 1"));
+    }
+    let store = context.store.ready().await?;
+    let (stats, digest) = (store.stats(), store.set_digest().ok_or(StoreError::NotOpen)?);
+    let reply = SetDigestReply::of(&digest, (stats.store_id, stats.epoch), prefix_len, store.stubs());
+    Ok(json(StatusCode::OK, &reply))
 }
 
 async fn page(context: &InternalContext, query: &Query) -> Result<Response, Refused> {

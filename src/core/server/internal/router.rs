@@ -26,6 +26,7 @@ pub fn router(context: Arc<InternalContext>) -> Router {
     Router::new()
         .route("/_internal/status", get(status))
         .route("/_internal/feed", get(feed::feed))
+        .route("/_internal/digest", get(feed::digest))
         .route("/_internal/bulk", post(bulk::bulk).layer(DefaultBodyLimit::max(BULK_REQUEST_BYTES_MAX)))
         .route("/_internal/bootstrap/manifests", get(listing::manifests))
         .route("/_internal/bootstrap/digest", get(listing::digest))

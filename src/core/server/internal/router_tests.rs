@@ -249,6 +249,8 @@ async fn malformed_requests_are_refused_with_a_message_and_change_nothing() {
         (Method::GET, "feed?order=by_version".into(), 400),
         (Method::GET, "feed?order=version&position=ff".into(), 400),
         (Method::GET, "feed?after=x".into(), 400),
+        (Method::GET, "digest?prefix_len=2".into(), 400),
+        (Method::GET, "digest?prefix_len=-1".into(), 400),
         (Method::GET, "feed?epoch=short".into(), 400),
         (Method::GET, "feed?max_rows=0".into(), 400),
         (Method::PUT, "replicate/artifact".into(), 400),
@@ -502,6 +504,7 @@ async fn a_node_catches_up_from_a_kura_peer_by_the_feed_and_fetches_nothing_twic
     let again = two.pass_over(&one).await;
     assert_eq!(again.outcomes.values().sum::<u64>(), 0, "the cursor is behind everything");
     two.store().save_cursor(&one.store().stats().store_id.to_string(), None).unwrap();
+    two.put("nx", "its own", b"x").await;
     let relisted = two.pass_over(&one).await;
     assert_eq!((relisted.count(Outcome::AlreadyPresent), relisted.bytes), (8, 0), "listed again, not fetched again");
 }
