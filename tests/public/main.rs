@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod closure;
+#[cfg(test)]
 mod corruption;
 #[cfg(test)]
 mod degraded;

@@ -24,7 +24,7 @@ const LONG: usize = 3 << 20;
 const ARTIFACTS: &str = "/_internal/bootstrap/artifacts/";
 
 /// Decides by the peer that is asked for a body.
-type BodyFault = Arc<dyn Fn(&str) -> Option<LinkFault> + Send + Sync>;
+pub type BodyFault = Arc<dyn Fn(&str) -> Option<LinkFault> + Send + Sync>;
 
 /// Links over which no feed comes, so that whoever uses them stays behind; requests for bodies are counted.
 fn links(network: &MemoryTransport, fault: BodyFault) -> (MemoryTransport, Arc<AtomicUsize>) {
@@ -41,12 +41,12 @@ fn links(network: &MemoryTransport, fault: BodyFault) -> (MemoryTransport, Arc<A
     (links, asked)
 }
 
-fn no_fault() -> BodyFault {
+pub fn no_fault() -> BodyFault {
     Arc::new(|_| None)
 }
 
 /// A peer that holds these, and a node that cannot list it.
-async fn behind(held: &[(String, Vec<u8>)], fault: BodyFault) -> (TestNode, TestNode, Arc<AtomicUsize>) {
+pub async fn behind(held: &[(String, Vec<u8>)], fault: BodyFault) -> (TestNode, TestNode, Arc<AtomicUsize>) {
     let network = MemoryTransport::new();
     let peer = TestNode::start_in(&network, B, &[]).await;
     for (path, body) in held {
@@ -58,7 +58,7 @@ async fn behind(held: &[(String, Vec<u8>)], fault: BodyFault) -> (TestNode, Test
     (node, peer, asked)
 }
 
-fn cas(body: &[u8]) -> String {
+pub fn cas(body: &[u8]) -> String {
     format!("/cas/{}", hex::encode(Sha256::digest(body)))
 }
 

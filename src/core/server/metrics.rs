@@ -106,6 +106,29 @@ impl EgressResult {
     }
 }
 
+/// What became of an action-cache hit that may name blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClosureResult {
+    /// Every blob it names can be had.
+    Whole,
+    /// One cannot: it was answered as a miss.
+    Incomplete,
+    /// It is no action result.
+    Opaque,
+}
+
+impl ClosureResult {
+    const ALL: [Self; 3] = [Self::Whole, Self::Incomplete, Self::Opaque];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Incomplete => "incomplete",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 /// The families of the public plane and the node's state; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ServerMetrics {
@@ -127,6 +150,7 @@ pub struct ServerMetrics {
     write_bytes: IntCounterVec,
     egress: IntCounterVec,
     egress_bytes: IntCounterVec,
+    closures: IntCounterVec,
     /// Multipart parts by result.
     pub multipart_parts: IntCounterVec,
     /// 0 joining, 1 serving, 2 draining.
@@ -172,6 +196,12 @@ impl ServerMetrics {
             }
             family
         };
+        let closures = registry.counters(
+            "kura_action_results_total",
+            "Action-cache hits by whether the blobs they name can be had; an incomplete one is answered as a miss.",
+            &["closure"],
+        );
+        ClosureResult::ALL.iter().for_each(|result| drop(closures.with_label_values(&[result.name()])));
         Self {
             requests: registry.counters(
                 "kura_http_requests_total",
@@ -197,6 +227,7 @@ impl ServerMetrics {
             write_bytes: by_producer("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
             egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
             egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
+            closures,
             multipart_parts: registry.counters(
                 "kura_multipart_parts_total",
                 "Parts of multipart uploads received.",
@@ -228,6 +259,11 @@ impl ServerMetrics {
         let labels = [producer.name(), result.name()];
         self.writes.with_label_values(&labels).inc();
         self.write_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// Counts one action-cache hit that was looked into.
+    pub fn closure(&self, result: ClosureResult) {
+        self.closures.with_label_values(&[result.name()]).inc();
     }
 
     /// Counts the end of one body on its way out.

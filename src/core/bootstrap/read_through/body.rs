@@ -9,9 +9,9 @@ use futures_util::stream::{BoxStream, try_unfold};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::metrics::PeerAnswer;
+use super::ask::{BUFFERED_BYTES_MAX, PLACE_WAIT, Read, Shared, Through};
+use super::metrics::{PeerAnswer, ReadThroughMetrics};
 use super::peers::{Offer, offers};
-use super::{BUFFERED_BYTES_MAX, PLACE_WAIT, Read, Shared, Through};
 use crate::core::base::ids::{Digest, Sha256Digest};
 use crate::core::base::limits::BODY_BYTES_MAX;
 use crate::core::bootstrap::engine::Engine;
@@ -182,7 +182,7 @@ async fn room(engine: &Engine, record: &Record) -> Option<BodyWriter> {
 /// A long body between a peer and a client.
 struct Passing {
     engine: Engine,
-    metrics: super::ReadThroughMetrics,
+    metrics: ReadThroughMetrics,
     check: Check,
     incoming: Incoming,
     writer: Option<BodyWriter>,

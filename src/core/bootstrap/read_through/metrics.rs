@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::Through;
+use super::ask::Through;
 use crate::core::telemetry::metrics::MetricsRegistry;
 
 /// How asking one peer ended.

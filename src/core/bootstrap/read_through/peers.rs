@@ -14,8 +14,8 @@ use futures_util::stream::BoxStream;
 use http::{Method, StatusCode};
 use tokio::sync::watch;
 
+use super::ask::{Read, Shared};
 use super::metrics::PeerAnswer;
-use super::{Read, Shared};
 use crate::core::base::ids::Digest;
 use crate::core::base::limits::STORE_OPEN_WAIT;
 use crate::core::mesh::membership::{Member, MemberKind};

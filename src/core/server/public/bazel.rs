@@ -1,6 +1,7 @@
 //! Bazel's HTTP cache: `/ac/{hash}` and `/cas/{hash}`, at the root or under `/bazel/{instance…}/`.
 //!
-//! An action-cache entry is opaque and its last writer wins; Bazel writes the same entry again after a blob was lost.
+//! An action-cache entry may be any bytes, and its last writer wins; Bazel writes the same entry again after a blob was
+//! lost. One that reads as an action result is a hit only if its blobs can be had, see [`super::closure`].
 //! A CAS blob must have the SHA-256 that names it. The empty blob is like any other: Bazel neither sends nor asks for
 //! it, other clients may do both.
 
@@ -17,7 +18,8 @@ use crate::core::store::committer::PutMode;
 use crate::core::store::record::Kind;
 
 const CAS: Rule = Rule::new(Producer::Bazel);
-const ACTION: Rule = Rule { kind: Kind::Action, mode: PutMode::LastWriterWins, length_max: 64 << 20, ..CAS };
+const ACTION: Rule =
+    Rule { kind: Kind::Action, mode: PutMode::LastWriterWins, length_max: 64 << 20, names_blobs: true, ..CAS };
 
 pub(super) fn routes() -> Router<Node> {
     Router::new()

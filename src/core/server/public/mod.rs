@@ -17,9 +17,11 @@ pub mod router;
 pub mod rule;
 pub mod upload;
 
+mod action_result;
 mod bazel;
 mod ccache;
 mod clean;
+mod closure;
 mod gradle;
 mod keyvalue;
 mod metro;

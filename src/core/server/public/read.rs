@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use super::body::{ArtifactBody, PeerChunks};
+use super::closure;
 use super::problem::{Direction, Problem, Shape};
 use super::range::{Conditions, Selection, etag};
 use super::rule::Target;
@@ -76,10 +77,12 @@ pub async fn head(
 ) -> Response {
     let answer = async {
         let target = target?;
-        let conditions = Conditions::without_range(headers);
+        let conditions =
+            if target.rule.names_blobs { Conditions::default() } else { Conditions::without_range(headers) };
         Ok(match find(node, &target, conditions).await? {
             Found::NotModified(record) => not_modified(&record),
-            Found::Open(record, _) => {
+            Found::Open(record, body) => {
+                check_closure(node, &target, &body).await?;
                 let mut response = Response::new(Body::empty());
                 describe(response.headers_mut(), &target, &record);
                 response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
@@ -101,12 +104,17 @@ pub async fn lookup(node: &NodeContext, target: &Target) -> Result<Option<Record
 
 async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) -> Result<(Response, u64), Problem> {
     // Nx takes nothing but 200 and 404, so neither conditions nor ranges are looked at there.
-    let conditions = if target.rule.shape == Shape::Nx { Conditions::default() } else { Conditions::parse(headers)? };
+    // What names blobs is looked into each time, and therefore given whole.
+    let is_plain = target.rule.shape == Shape::Nx || target.rule.names_blobs;
+    let conditions = if is_plain { Conditions::default() } else { Conditions::parse(headers)? };
     let (record, body) = match find_anywhere(node, target, &conditions).await? {
         Source::NotModified(record) => return Ok((not_modified(&record), 0)),
         Source::Here(record, body) => (record, body),
+        // Too long to be looked into before it goes out; it comes with catching up.
+        Source::Peer(..) if target.rule.names_blobs => return Err(Problem::NotFound),
         Source::Peer(record, chunks) => return Ok(from_peer(node, target, &record, chunks)),
     };
+    check_closure(node, target, &body).await?;
     let selection = conditions.select(&record.digest, record.size)?;
     let range = match &selection {
         Selection::Whole => 0..record.size,
@@ -141,6 +149,12 @@ fn from_peer(node: &Arc<NodeContext>, target: &Target, record: &Record, chunks: 
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
     *response.body_mut() = Body::new(ArtifactBody::from_peer(node, target.rule.producer, record.size, chunks));
     (response, record.size)
+}
+
+/// A hit that names what cannot be had is a miss.
+async fn check_closure(node: &NodeContext, target: &Target, body: &OpenBody) -> Result<(), Problem> {
+    let is_hit = !target.rule.names_blobs || closure::is_closed(node, target, body).await?;
+    if is_hit { Ok(()) } else { Err(Problem::NotFound) }
 }
 
 /// Looks here, and then asks the peers if they may have what is not here.

@@ -32,6 +32,8 @@ pub struct Rule {
     pub shape: Shape,
     /// How much of an unwanted body is read and thrown away before the connection closes.
     pub discard_max: u64,
+    /// Whether it may name blobs of the same namespace, all of which must be had for it to be a hit.
+    pub names_blobs: bool,
     /// Attributes that are kept from the headers of a PUT and returned as headers of the same name.
     pub returned_attributes: &'static [&'static str],
 }
@@ -48,6 +50,7 @@ impl Rule {
             existing: StatusCode::OK,
             shape: Shape::Json,
             discard_max: DISCARD_BYTES_MAX,
+            names_blobs: false,
             returned_attributes: &[],
         }
     }
