@@ -132,6 +132,13 @@ impl ArtifactId {
     }
 }
 
+impl Sha256Digest {
+    /// The digest of a body that is already in memory.
+    pub fn of(body: &[u8]) -> Self {
+        Self(Sha256::digest(body).into())
+    }
+}
+
 impl Digest {
     /// The digest of a body that is already in memory.
     pub fn of(body: &[u8]) -> Self {

@@ -204,17 +204,18 @@ pub async fn stage_bytes(engine: &Engine, record: Record, bytes: Bytes, peer: &s
 
 /// The record with the digest of its body, if that is the one it must be.
 pub(super) fn verified(mut record: Record, body: &StagedBody, holder: &str) -> Result<Record, FetchError> {
-    let bad = |what: &str| FetchError::BadCopy(format!("{holder} sent a body whose {what} does not match"));
-    if record.digest != Digest::default() && record.digest != body.digest {
-        return Err(bad("BLAKE3 digest"));
-    }
-    let keyed = keyed_sha256(&record.name);
-    if keyed.is_some() && keyed != body.sha256 {
-        return Err(bad("SHA-256"));
-    }
-    if record.sha256.is_some() && record.sha256 != body.sha256 {
-        return Err(bad("SHA-256"));
+    if let Some(what) = mismatch(&record, body) {
+        return Err(FetchError::BadCopy(format!("{holder} sent a body whose {what} does not match")));
     }
     record.digest = body.digest;
     Ok(record)
+}
+
+/// Which digest of a body is not the one its record says, if any.
+pub(super) fn mismatch(record: &Record, body: &StagedBody) -> Option<&'static str> {
+    if record.digest != Digest::default() && record.digest != body.digest {
+        return Some("BLAKE3 digest");
+    }
+    let said = [keyed_sha256(&record.name), record.sha256];
+    said.into_iter().flatten().any(|said| body.sha256 != Some(said)).then_some("SHA-256")
 }

@@ -58,6 +58,14 @@ impl Flights {
         Flight { _permit: permit, _seat: seat }
     }
 
+    /// The right to fetch this artifact, unless somebody has it.
+    pub fn try_enter(&self, id: ArtifactId) -> Option<Flight> {
+        let gate = self.take_seat(id);
+        let seat = Seat { flights: self.clone(), id };
+        let permit = gate.try_acquire_owned().ok()?;
+        Some(Flight { _permit: Some(permit), _seat: seat })
+    }
+
     fn take_seat(&self, id: ArtifactId) -> Arc<Semaphore> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(id).or_default();
@@ -87,6 +95,7 @@ mod tests {
         let mut gone = Box::pin(flights.enter(one));
         assert!(futures_util::poll!(&mut gone).is_pending());
         drop(gone);
+        assert!(flights.try_enter(one).is_none(), "somebody flies");
         drop(first);
         drop(second.await);
         drop(other);

@@ -10,6 +10,7 @@
 //! only when its item is settled or durably noted as wanted; one artifact is fetched once however many peers list it;
 //! every staged byte is inside the ledger and owned by a guard.
 
+mod at_hand;
 mod beside;
 pub mod bounds;
 pub mod catch_up;

@@ -6,8 +6,10 @@
 //!
 //! Failure: trouble with our own store, or a full volume, ends the page; trouble with an artifact never does.
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 
+use super::at_hand::{AtHand, AtHandEnd, settle_at_hand, take_at_hand};
 use super::engine::Engine;
 use super::fetch::{FetchError, Fetched, fetch_artifact, stage_bytes};
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
@@ -16,7 +18,10 @@ use super::plan::{Action, PlannedItem, decide, plan_page};
 use super::report::Outcome;
 use super::source::{SourcePage, SourceRow};
 use super::wanted::{left_to_retries, note_unsettled};
+use crate::core::base::ids::ArtifactId;
 use crate::core::mesh::reach::RowEnd;
+use crate::core::staging::body_writer::StagedBody;
+use crate::core::store::Store;
 use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutOrigin};
 use crate::core::store::error::StoreError;
 use crate::core::store::record::Record;
@@ -24,9 +29,8 @@ use crate::core::store::record::Record;
 /// Holders asked besides the one that listed an artifact, before it counts as not settled for now.
 const OTHER_HOLDERS_MAX: usize = 8;
 
-/// Items of a page settled at the same time whose bodies are here already: as many as one group commit takes, so that
-/// a page of small bodies costs a few syncs and not one for every few of them.
-const AT_HAND_CONCURRENCY: usize = 256;
+/// Items of a page settled at the same time that need no request: as many as one group commit takes.
+const WITHOUT_REQUEST_CONCURRENCY: usize = 256;
 
 /// How it ended for one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,27 +106,32 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
             SourceRow::Tombstone { namespace, version_ms } => apply_tombstone(pass, namespace, version_ms).await?,
         }
     }
-    let tenant_id = pass.engine.client.tenant_id().to_owned();
-    let items = pass.engine.store.call(move |store| plan_page(store, &tenant_id, artifacts)).await?;
+    let (at_hand, items) = plan(pass, artifacts).await?;
     if pass.dry_run {
         items.iter().for_each(|item| look_at(pass, item));
         return Ok(summary);
+    }
+    let mut disk_full = None;
+    for AtHandEnd { id, version_ms, end } in settle_at_hand(pass, at_hand).await? {
+        note_end(pass, &mut summary, (&id, version_ms), &end);
+        // The page ends there, and is listed again.
+        disk_full = end.error.or(disk_full);
     }
     let settle = |item: PlannedItem| async move {
         let end = bootstrap_artifact_from_peer(pass, item.clone()).await;
         (item, end)
     };
-    let (to_fetch, at_hand): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
+    let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
     let to_fetch = futures_util::stream::iter(to_fetch.into_iter().map(settle));
-    let at_hand = futures_util::stream::iter(at_hand.into_iter().map(settle));
+    let others = futures_util::stream::iter(others.into_iter().map(settle));
     let mut settled = futures_util::stream::select(
         to_fetch.buffer_unordered(pass.engine.concurrency.max(1)),
-        at_hand.buffer_unordered(AT_HAND_CONCURRENCY),
+        others.buffer_unordered(WITHOUT_REQUEST_CONCURRENCY),
     );
-    let (mut unsettled, mut disk_full) = (Vec::new(), None);
+    let mut unsettled = Vec::new();
     while let Some((item, end)) = settled.next().await {
         let end = end?;
-        note_end(pass, &mut summary, &item, &end);
+        note_end(pass, &mut summary, (&item.id, item.record.version_ms), &end);
         if end.disk_full {
             disk_full.clone_from(&end.error);
         }
@@ -136,6 +145,21 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
     disk_full.map_or(Ok(summary), |error| Err(PassError::DiskFull(error)))
 }
 
+/// Plans a page, and makes what can be committed at once ready for it.
+async fn plan(
+    pass: &Pass<'_>,
+    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
+) -> Result<(Vec<AtHand>, Vec<PlannedItem>), StoreError> {
+    let (tenant_id, flights) = (pass.engine.client.tenant_id().to_owned(), pass.engine.flights.clone());
+    let inline_max_bytes = pass.engine.staging.inline_max_bytes();
+    let dry_run = pass.dry_run;
+    let planned = move |store: &Store| {
+        let items = plan_page(store, &tenant_id, artifacts)?;
+        Ok(if dry_run { (Vec::new(), items) } else { take_at_hand(items, &flights, inline_max_bytes) })
+    };
+    pass.engine.store.call(planned).await
+}
+
 /// What a dry run says of an item.
 fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
     let Some(log) = pass.log else { return };
@@ -147,16 +171,16 @@ fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
     }
 }
 
-fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end: &ItemEnd) {
-    pass.progress.row_ended(&pass.peer.url, end.row_end(item.record.version_ms));
+fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, (id, version_ms): (&ArtifactId, u64), end: &ItemEnd) {
+    pass.progress.row_ended(&pass.peer.url, end.row_end(version_ms));
     if end.skewed {
-        let row = format!("{}: version {} is too far ahead of our clock", item.id, item.record.version_ms);
+        let row = format!("{id}: version {version_ms} is too far ahead of our clock");
         note_skipped(pass, summary, &[row]);
         return;
     }
     if end.is_unsettled() {
         let error = end.error.as_deref().unwrap_or_default();
-        tracing::warn!(peer = %pass.peer.url, artifact = %item.id, outcome = ?end.outcome, %error, "artifact_not_settled");
+        tracing::warn!(peer = %pass.peer.url, artifact = %id, outcome = ?end.outcome, %error, "artifact_not_settled");
     }
     let outcome = match end.outcome {
         Outcome::Applied => ApplyOutcome::Applied,
@@ -167,7 +191,7 @@ fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, item: &PlannedItem, end:
     *summary.outcomes.entry(end.outcome).or_default() += 1;
     summary.bytes = summary.bytes.saturating_add(end.bytes);
     if let Some(log) = pass.log {
-        log.settled(&pass.peer.url, &item.id, end.outcome, end.error.clone(), end.bytes);
+        log.settled(&pass.peer.url, id, end.outcome, end.error.clone(), end.bytes);
     }
 }
 
@@ -238,12 +262,7 @@ fn other_holders(engine: &Engine, url: &str) -> Vec<String> {
 /// Commits a verified body under the version its peer gave it.
 pub(super) async fn commit(engine: &Engine, fetched: Fetched) -> Result<ItemEnd, StoreError> {
     let bytes = fetched.body.length;
-    let Record { name, kind, content_type, attributes, version_ms, logical, created_at_ms, origin, .. } =
-        fetched.record;
-    let Record { flags, expires_at_ms, unknown, .. } = fetched.record;
-    let carried = Carried { flags, expires_at_ms, unknown };
-    let origin = PutOrigin::Replicated { version_ms, logical, created_at_ms, origin };
-    let put = Put { name, kind, content_type, attributes, carried, body: fetched.body, origin };
+    let put = replicated_put(fetched.record, fetched.body);
     match engine.store.commit(Operation::Put(Box::new(put))).await {
         Ok(outcome) => Ok(end_of(outcome, bytes)),
         Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),
@@ -251,7 +270,16 @@ pub(super) async fn commit(engine: &Engine, fetched: Fetched) -> Result<ItemEnd,
     }
 }
 
-fn end_of(outcome: CommitOutcome, bytes: u64) -> ItemEnd {
+/// The put of a peer's record with its verified body.
+pub(super) fn replicated_put(record: Record, body: StagedBody) -> Put {
+    let Record { name, kind, content_type, attributes, version_ms, logical, created_at_ms, origin, .. } = record;
+    let Record { flags, expires_at_ms, unknown, .. } = record;
+    let carried = Carried { flags, expires_at_ms, unknown };
+    let origin = PutOrigin::Replicated { version_ms, logical, created_at_ms, origin };
+    Put { name, kind, content_type, attributes, carried, body, origin }
+}
+
+pub(super) fn end_of(outcome: CommitOutcome, bytes: u64) -> ItemEnd {
     match outcome {
         CommitOutcome::Applied(_) => ItemEnd::new(Outcome::Applied, bytes),
         CommitOutcome::ClockSkew { .. } => skewed(),

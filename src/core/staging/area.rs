@@ -206,6 +206,11 @@ impl Staging {
         self.inner.layout.tmp_dir().join(area.name())
     }
 
+    /// Bodies up to this size stay in memory and lie inside the index.
+    pub fn inline_max_bytes(&self) -> u64 {
+        self.options().inline_max_bytes
+    }
+
     pub(super) fn options(&self) -> &StagingOptions {
         &self.inner.options
     }

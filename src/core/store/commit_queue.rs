@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use super::committer::{CommitTicket, Operation};
+use super::batch;
+use super::committer::{BatchTicket, CommitTicket, Operation, Put};
 use super::error::StoreError;
 use super::evaluate::Work;
 use super::evaluate_evict::{Evicted, Eviction};
@@ -30,8 +31,10 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// What travels to the thread.
 #[derive(Debug)]
-enum Message {
+pub(crate) enum Message {
     Work(Box<Pending>),
+    /// Puts that came together, as many as fit in a group.
+    Batch(Vec<Pending>),
     Close,
 }
 
@@ -81,6 +84,35 @@ impl CommitQueue {
         }
     }
 
+    /// Hands in puts that came together; what had to wait for room comes back, for [`CommitQueue::send_all`].
+    pub(crate) fn try_submit_batch(&self, puts: Vec<Put>) -> (BatchTicket, Vec<Message>) {
+        let (parts, receiver) = batch::parts(puts);
+        let mut left = Vec::new();
+        for message in messages(parts) {
+            match &self.0 {
+                Mode::Thread { sender, .. } if left.is_empty() => match sender.try_send(message) {
+                    Err(TrySendError::Full(message)) => left.push(message),
+                    // A closed queue drops the parts, so the ticket says that the store is not open.
+                    Err(TrySendError::Disconnected(_)) | Ok(()) => {}
+                },
+                Mode::Thread { .. } => left.push(message),
+                Mode::Inline { groups, core } => {
+                    if let Message::Batch(group) = message {
+                        self.run_inline(groups, core, group);
+                    }
+                }
+            }
+        }
+        (BatchTicket(receiver), left)
+    }
+
+    /// Hands in what had to wait, waiting for room.
+    pub(crate) fn send_all(&self, messages: Vec<Message>) {
+        if let Mode::Thread { sender, .. } = &self.0 {
+            messages.into_iter().for_each(|message| drop(sender.send(message)));
+        }
+    }
+
     /// Removes the next rows of a deleted namespace; where it goes on.
     pub(crate) fn purge(&self, namespace: &str, after: Seq) -> Result<Option<Seq>, StoreError> {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -100,15 +132,15 @@ impl CommitQueue {
         match &self.0 {
             // A closed queue drops the pending work, and with it the sender of its answer.
             Mode::Thread { sender, .. } => drop(sender.send(Message::Work(Box::new(pending)))),
-            Mode::Inline { groups, core } => self.run_inline(groups, core, pending),
+            Mode::Inline { groups, core } => self.run_inline(groups, core, vec![pending]),
         }
     }
 
-    fn run_inline(&self, groups: &Mutex<Option<Groups>>, core: &Core, pending: Pending) {
+    fn run_inline(&self, groups: &Mutex<Option<Groups>>, core: &Core, group: Vec<Pending>) {
         let follow_up = {
             let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(groups) = groups.as_mut() else { return };
-            groups.run(vec![pending])
+            groups.run(group)
         };
         let maintenance = Maintenance::new(core);
         maintenance.purge_all(self, &follow_up.purges);
@@ -151,8 +183,12 @@ impl Drop for StopOnPanic<'_> {
 fn run(mut groups: Groups, core: &Core, receiver: &Receiver<Message>, wake: &SyncSender<Wake>) -> Groups {
     let _guard = StopOnPanic(core);
     loop {
-        let Ok(Message::Work(first)) = receiver.recv() else { return groups };
-        let (group, close) = gather(*first, receiver);
+        let first = match receiver.recv() {
+            Ok(Message::Work(first)) => vec![*first],
+            Ok(Message::Batch(first)) => first,
+            Ok(Message::Close) | Err(_) => return groups,
+        };
+        let (group, close) = gather(first, receiver);
         let follow_up = groups.run(group);
         for namespace in follow_up.purges {
             // Full: the maintenance finds the purge in the index by itself.
@@ -168,15 +204,37 @@ fn run(mut groups: Groups, core: &Core, receiver: &Receiver<Message>, wake: &Syn
     }
 }
 
+/// Parts of a batch as messages, none larger than a group may be.
+fn messages(parts: Vec<Pending>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    for part in parts {
+        if some.len() == GROUP_CHANGES_MAX || bytes >= GROUP_BYTES_MAX {
+            messages.push(Message::Batch(std::mem::take(&mut some)));
+            bytes = 0;
+        }
+        bytes += part.inline_bytes();
+        some.push(part);
+    }
+    if !some.is_empty() {
+        messages.push(Message::Batch(some));
+    }
+    messages
+}
+
 /// What waits in the queue behind the first, up to the bounds of a group.
-fn gather(first: Pending, receiver: &Receiver<Message>) -> (Vec<Pending>, bool) {
-    let mut bytes = first.inline_bytes();
-    let mut group = vec![first];
+fn gather(first: Vec<Pending>, receiver: &Receiver<Message>) -> (Vec<Pending>, bool) {
+    let mut bytes: usize = first.iter().map(Pending::inline_bytes).sum();
+    let mut group = first;
     while group.len() < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
         match receiver.try_recv() {
             Ok(Message::Work(pending)) => {
                 bytes += pending.inline_bytes();
                 group.push(*pending);
+            }
+            Ok(Message::Batch(more)) => {
+                bytes += more.iter().map(Pending::inline_bytes).sum::<usize>();
+                group.extend(more);
             }
             Ok(Message::Close) | Err(TryRecvError::Disconnected) => return (group, true),
             Err(TryRecvError::Empty) => break,

@@ -135,6 +135,18 @@ impl Future for CommitTicket {
     }
 }
 
+/// Resolves once every put of a batch is visible or refused; the outcomes are in the order of the puts.
+#[derive(Debug)]
+pub struct BatchTicket(pub(crate) tokio::sync::oneshot::Receiver<Vec<Result<CommitOutcome, StoreError>>>);
+
+impl Future for BatchTicket {
+    type Output = Result<Vec<Result<CommitOutcome, StoreError>>, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.map_err(|_| StoreError::NotOpen))
+    }
+}
+
 impl CommitTicket {
     /// The ticket of a change that no committer takes.
     pub(crate) fn refused() -> Self {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::backfill::{BackfillPage, BackfillRequest};
-use super::committer::{CommitTicket, Operation};
+use super::commit_queue::Message;
+use super::committer::{BatchTicket, CommitTicket, Operation, Put};
 use super::cursor::Cursor;
 use super::epochs;
 use super::error::StoreError;
@@ -246,6 +247,22 @@ impl Store {
         match &self.writer {
             Some(writer) => writer.queue.try_submit(operation),
             None => Ok(CommitTicket::refused()),
+        }
+    }
+
+    /// Hands in replicated puts that came together. What had to wait for room comes back, for
+    /// [`Store::send_all`].
+    pub(crate) fn try_submit_batch(&self, puts: Vec<Put>) -> (BatchTicket, Vec<Message>) {
+        match &self.writer {
+            Some(writer) => writer.queue.try_submit_batch(puts),
+            None => (BatchTicket(tokio::sync::oneshot::channel().1), Vec::new()),
+        }
+    }
+
+    /// Hands in what had to wait; blocks until there was room.
+    pub(crate) fn send_all(&self, messages: Vec<Message>) {
+        if let Some(writer) = &self.writer {
+            writer.queue.send_all(messages);
         }
     }
 

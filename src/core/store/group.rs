@@ -3,7 +3,8 @@
 //! The order, which power loss cannot turn around: footers are written; the files' data is synced (one by one, or with
 //! one `syncfs` when there are many); files get their committed names; their folders are synced; new tombstones go
 //! to the side log, synced; the batch is written with its log synced; only then is the head published and anybody
-//! answered. With `Durability::Process` the syncs are left to a periodic one.
+//! answered. With `Durability::Process` the syncs are left to a periodic one; so they are for a group of nothing but
+//! replicated bodies inside the index, which a power loss takes away together with the cursor behind them.
 //!
 //! Failure, by step: what fails before the batch fails its own change only. That change is taken out, its name on disk
 //! too, and the rest of the group is decided again, because a later change may have counted on it. A body keeps its
@@ -18,9 +19,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
+use super::batch::BatchPart;
 use super::body_files::{self, KnownExtents, body_path, extent_path};
 use super::body_numbers::BodyNumbers;
-use super::committer::{CommitOutcome, Operation};
+use super::committer::{CommitOutcome, Operation, Put};
 use super::error::StoreError;
 use super::evaluate::{Evaluation, Finished, Outcome, Verdict, Work};
 use super::evaluate_evict::Evicted;
@@ -42,6 +44,8 @@ const SYNC_EACH_FILES_MAX: usize = 3;
 pub(crate) enum Answer {
     /// Of a change.
     Change(oneshot::Sender<Result<CommitOutcome, StoreError>>),
+    /// Of a put that came with others.
+    Part(BatchPart),
     /// Of a purge: where it goes on.
     Purge(std::sync::mpsc::Sender<Result<Option<Seq>, StoreError>>),
     /// Of an eviction.
@@ -53,6 +57,8 @@ pub(crate) enum Answer {
 pub(crate) struct Pending {
     pub(crate) work: Work,
     pub(crate) answer: Answer,
+    /// Whoever waits must not be answered before the change is durable.
+    waits_for_sync: bool,
     body_no: Option<BodyNo>,
     footer: Vec<u8>,
     linked: bool,
@@ -60,7 +66,15 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn new(work: Work, answer: Answer) -> Self {
-        Self { work, answer, body_no: None, footer: Vec::new(), linked: false }
+        Self { work, answer, waits_for_sync: true, body_no: None, footer: Vec::new(), linked: false }
+    }
+
+    /// A put that nobody was promised: a peer has it too, and the cursor behind it lies in the same log. Bodies in files
+    /// need their order on disk, so they wait for it.
+    pub(crate) fn replicated(put: Put, part: BatchPart) -> Self {
+        let waits_for_sync = matches!(put.body.content, StagedContent::File(_));
+        let work = Work::Change(Operation::Put(Box::new(put)));
+        Self { waits_for_sync, ..Self::new(work, Answer::Part(part)) }
     }
 
     /// Bytes this piece puts into the batch, roughly.
@@ -95,6 +109,8 @@ impl Answer {
         match (self, outcome) {
             (Self::Change(sender), Ok(Outcome::Change(outcome))) => drop(sender.send(Ok(outcome))),
             (Self::Change(sender), Err(error)) => drop(sender.send(Err(error))),
+            (Self::Part(part), Ok(Outcome::Change(outcome))) => part.give(Ok(outcome)),
+            (Self::Part(part), Err(error)) => part.give(Err(error)),
             (Self::Purge(sender), Ok(Outcome::Purged(next))) => drop(sender.send(Ok(next))),
             (Self::Purge(sender), Err(error)) => drop(sender.send(Err(error))),
             (Self::Evict(sender), Ok(Outcome::Evicted(evicted))) => drop(sender.send(Ok(evicted))),
@@ -314,7 +330,7 @@ impl Groups {
     /// Answers. A staged file that was not used is closed elsewhere: freeing the blocks of a long one takes a while.
     fn finish(&self, pending: Pending, outcome: Result<Outcome, StoreError>) {
         let Pending { work, answer, .. } = pending;
-        if let (Some(metrics), Answer::Change(_)) = (self.core.metrics.get(), &answer) {
+        if let (Some(metrics), Answer::Change(_) | Answer::Part(_)) = (self.core.metrics.get(), &answer) {
             metrics.changed(match &outcome {
                 Ok(Outcome::Change(outcome)) => Ok(outcome),
                 Ok(_) => Ok(&CommitOutcome::DeleteIgnored),
@@ -354,7 +370,8 @@ impl Groups {
         if let Err(error) = self.log_tombstones(&tombstones) {
             return self.refuse_group(group, error);
         }
-        if let Err(error) = self.core.write_settling(batch, wanted, |batch| self.write(batch)) {
+        let sync = self.syncs() && group.iter().any(|pending| pending.waits_for_sync);
+        if let Err(error) = self.core.write_settling(batch, wanted, |batch| self.write(batch, sync)) {
             // The names stay: the batch may have reached the log. The next open settles it.
             self.core.stop_writes(&error);
             self.left_strays = true;
@@ -374,8 +391,16 @@ impl Groups {
         follow_up
     }
 
-    fn write(&self, batch: Batch<'_>) -> Result<(), StoreError> {
-        if batch.is_empty() { Ok(()) } else { self.core.index.write(batch, self.syncs()) }
+    fn write(&self, batch: Batch<'_>, sync: bool) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if sync || !self.syncs() {
+            self.core.index.write(batch, sync)?;
+            self.core.late_sync.all_synced();
+            return Ok(());
+        }
+        self.core.late_sync.write_unsynced(|| self.core.index.write(batch, false))
     }
 
     /// A delete is in the side log, durably, before it is anywhere else.

@@ -32,7 +32,7 @@ use crate::core::config::Durability;
 /// Garbage rows taken at a time: what a kill repeats.
 const SWEEP_ROWS_MAX: usize = 256;
 
-/// With relaxed durability, what a power loss may cost.
+/// What a power loss may cost: of everything with relaxed durability, else of what peers have too.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the whole table is looked through, for garbage whose removal failed or whose wake-up was lost.
@@ -110,10 +110,9 @@ impl<'a> Maintenance<'a> {
 
     fn run(&self, queue: &CommitQueue, woken: &Receiver<Wake>) {
         let relaxed = self.core.options.durability == Durability::Process;
-        let every = if relaxed { SYNC_EVERY } else { RETRY_EVERY };
         self.look_everywhere(queue);
         let mut gathered = Vec::new();
-        let mut next_round = self.core.options.clock.monotonic() + every;
+        let mut next_round = self.core.options.clock.monotonic() + SYNC_EVERY;
         let mut next_look = self.core.options.clock.monotonic() + RETRY_EVERY;
         loop {
             let now = self.core.options.clock.monotonic();
@@ -129,13 +128,16 @@ impl<'a> Maintenance<'a> {
             if relaxed && (now >= next_round || gathered.len() >= GATHERED_MAX) {
                 self.sync_relaxed();
                 self.sweep_these(&std::mem::take(&mut gathered));
+            } else if now >= next_round {
+                // A failure has stopped writes, and says why there.
+                let _ = self.core.sync_late();
             }
             if now >= next_look {
                 self.look_everywhere(queue);
                 next_look = now + RETRY_EVERY;
             }
             if now >= next_round {
-                next_round = now + every;
+                next_round = now + SYNC_EVERY;
             }
         }
     }
@@ -232,6 +234,8 @@ impl<'a> Maintenance<'a> {
         }
         if self.core.options.durability == Durability::Process {
             self.core.index.sync()?;
+        } else {
+            self.core.sync_late()?;
         }
         let mut removal = Removal { batch: self.core.index.batch(), extents: BTreeSet::new(), swept: swept.clone() };
         let mut removed = 0;

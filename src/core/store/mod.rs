@@ -28,6 +28,7 @@ pub mod tombstone_log;
 pub mod walk;
 pub mod wanted;
 
+mod batch;
 mod body_files;
 mod body_numbers;
 mod charge;
@@ -41,6 +42,7 @@ mod facade;
 mod group;
 mod index;
 mod keys;
+mod late_sync;
 mod maintenance;
 mod metadata_room;
 mod open;
@@ -55,6 +57,9 @@ pub use facade::{FileBody, OpenBody, OpenReport, Store, StoreOptions, StoreStats
 
 #[cfg(test)]
 mod store_tests;
+
+#[cfg(test)]
+mod batch_tests;
 
 #[cfg(test)]
 mod fault_tests;

@@ -24,6 +24,7 @@ use super::facade::{OpenReport, StoreOptions};
 use super::group::Groups;
 use super::index::{Batch, Index, IndexOptions};
 use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_key};
+use super::late_sync::LateSync;
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
 use super::set_digest::SetDigest;
@@ -253,6 +254,7 @@ fn make_core(
         cursor_changes: std::sync::Mutex::default(),
         verified: VerifiedBodies::default(),
         breaker: Breaker::default(),
+        late_sync: LateSync::default(),
         dead_bodies: DeadBodies::default(),
         bodies_settled_below: 0.into(),
         write_stopped: std::sync::Mutex::default(),

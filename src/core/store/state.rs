@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::facade::{StoreOptions, StoreStats};
 use super::index::Index;
 use super::keys::{META_STATE, Table};
+use super::late_sync::LateSync;
 use super::metadata_room::MetadataRoom;
 use super::metrics::StoreMetrics;
 use super::record::Record;
@@ -179,6 +180,7 @@ pub(crate) struct Core {
     pub(crate) cursor_changes: Mutex<()>,
     pub(crate) verified: VerifiedBodies,
     pub(crate) breaker: Breaker,
+    pub(crate) late_sync: LateSync,
     /// Inline bodies whose table files may be dropped.
     pub(crate) dead_bodies: DeadBodies,
     /// Body numbers below this are committed or will never be used.
@@ -234,6 +236,12 @@ impl Core {
         self.stubs.store(state.stubs(), Ordering::Release);
         self.expiring.store(state.expiring(), Ordering::Release);
         self.head.send_if_modified(|head| std::mem::replace(head, state.head()) != state.head());
+    }
+
+    /// Makes durable what was committed without a sync, if there is such.
+    pub(crate) fn sync_late(&self) -> Result<(), StoreError> {
+        let synced = self.late_sync.sync(|| self.index.sync());
+        synced.inspect_err(|error| self.stop_writes(format!("a sync of the log failed: {error}")))
     }
 
     /// Stops writes for good; the first reason stays.

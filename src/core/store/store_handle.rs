@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-use super::committer::{CommitOutcome, CommitTicket, Operation};
+use super::committer::{CommitOutcome, CommitTicket, Operation, Put};
 use super::error::StoreError;
 use super::facade::Store;
 use super::metrics::StoreMetrics;
@@ -99,6 +99,24 @@ impl StoreHandle {
         };
         let submitted = run(self.executor.as_ref(), move || sync_and_submit(&store, operation)).await;
         submitted.unwrap_or(Err(StoreError::NotOpen))?.await
+    }
+
+    /// Hands in replicated puts that came together and waits until each is visible or refused; the outcomes are in their
+    /// order. Bodies inside the index are durable within a second, before any cursor that was saved after them.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOpen`] if there is no store.
+    pub async fn commit_replicated(
+        &self,
+        puts: Vec<Put>,
+    ) -> Result<Vec<Result<CommitOutcome, StoreError>>, StoreError> {
+        let store = self.ready().await?;
+        let (ticket, waiting) = store.try_submit_batch(puts);
+        if !waiting.is_empty() {
+            let sent = run(self.executor.as_ref(), move || store.send_all(waiting)).await;
+            sent.map_err(|_| StoreError::NotOpen)?;
+        }
+        ticket.await
     }
 }
 
