@@ -60,6 +60,9 @@ pub enum InitState {
     Initialising,
     /// The index exists; it is never created again.
     Ready,
+    /// The index is being made anew from body files; what is there of it means nothing. Binaries that do not know this
+    /// state refuse the data dir.
+    Rebuilding,
 }
 
 /// The identity of one data dir.

@@ -30,6 +30,14 @@ pub enum StoreError {
         /// RocksDB's status.
         message: String,
     },
+    /// What is there of the index cannot be read: opening it for writing makes it anew.
+    #[error("the index at {path} is damaged: {message}")]
+    IndexDamaged {
+        /// The index folder.
+        path: PathBuf,
+        /// RocksDB's status.
+        message: String,
+    },
     /// The data dir was written by something this binary cannot read.
     #[error("{path} has an incompatible format: {reason}")]
     Incompatible {

@@ -211,6 +211,18 @@ impl<'a> Evaluation<'a> {
             // A delete asked for here takes everything that is here, also what was stamped ahead of our clock.
             None => self.now_ms.max(standing_ms + 1).max(self.namespace(namespace)?.number(1)),
         };
+        self.add_tombstone(namespace, version_ms, standing);
+        Ok(CommitOutcome::Deleted { version_ms }.into())
+    }
+
+    /// Puts a tombstone back that was accepted before, whatever the clock says now.
+    pub(super) fn restore_tombstone(&mut self, namespace: &str, version_ms: u64) -> Result<(), StoreError> {
+        let standing = self.tombstone_row(namespace)?;
+        self.add_tombstone(namespace, version_ms, standing);
+        Ok(())
+    }
+
+    fn add_tombstone(&mut self, namespace: &str, version_ms: u64, standing: Option<Row>) {
         let seq = self.state.take_seq();
         if let Some(row) = standing {
             self.batch.delete(Table::Log, &number_key(row.number(2)));
@@ -222,7 +234,6 @@ impl<'a> Evaluation<'a> {
         self.batch.put(Table::Meta, &purge_key(namespace), &Row::default().encode());
         self.tombstone_rows.insert(namespace.to_owned(), row);
         self.tombstones.push((namespace.to_owned(), version_ms));
-        Ok(CommitOutcome::Deleted { version_ms }.into())
     }
 
     fn withdraw(&mut self, id: &ArtifactId, body_no: BodyNo, reason: &str) -> Result<Verdict, StoreError> {

@@ -15,6 +15,7 @@ use super::error::StoreError;
 use super::evaluate::number_of;
 use super::eviction::{self, EvictGoal, EvictReport};
 use super::open::{self, Writer};
+use super::rebuild::RebuildReport;
 use super::record::Record;
 use super::set_digest::SetDigest;
 use super::state::Core;
@@ -66,6 +67,8 @@ pub struct OpenReport {
     pub orphan_bodies_removed: u64,
     /// Bytes of them.
     pub orphan_bytes_removed: u64,
+    /// The index was made anew from body files.
+    pub rebuilt: Option<RebuildReport>,
     /// The last writer did not keep all counters: they were counted anew.
     pub counted: bool,
 }

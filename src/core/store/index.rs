@@ -67,7 +67,7 @@ impl Index {
         let descriptors = descriptors(options, &cache, &database);
         DB::open_cf_descriptors(&database, &options.path, descriptors)
             .map(|db| Self::of(db, options))
-            .map_err(|error| write_error(&options.path, options.disk.as_ref(), &error))
+            .map_err(|error| open_error(options, &error))
     }
 
     fn of(db: DB, options: &IndexOptions) -> Self {
@@ -314,6 +314,16 @@ fn table_options(options: &IndexOptions, cache: &Cache, table: Option<Table>) ->
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Only what RocksDB calls corrupt is: an I/O error may be gone at the next try.
+fn open_error(options: &IndexOptions, error: &rocksdb::Error) -> StoreError {
+    match (error.kind(), write_error(&options.path, options.disk.as_ref(), error)) {
+        (rocksdb::ErrorKind::Corruption, StoreError::Index { path, message }) => {
+            StoreError::IndexDamaged { path, message }
+        }
+        (_, error) => error,
+    }
 }
 
 fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {

@@ -16,6 +16,7 @@ pub mod footer;
 pub mod integrity;
 pub mod metrics;
 pub mod reads;
+pub mod rebuild;
 pub mod record;
 pub mod record_codec;
 pub mod recount;
@@ -72,6 +73,9 @@ mod wanted_tests;
 
 #[cfg(test)]
 mod corrupt_tests;
+
+#[cfg(test)]
+mod rebuild_tests;
 
 #[cfg(test)]
 mod eviction_tests;

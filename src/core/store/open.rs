@@ -4,7 +4,7 @@
 //! row and the mark "not closed" are written and synced before anything else is; body files that no manifest owns are
 //! removed if the last writer did not close; then the committer and the maintenance start.
 //!
-//! Invariants: the index is created only while the identity says `initialising`. Opening for reading changes nothing.
+//! Invariants: the index is created only while the identity says `initialising` or `rebuilding`. Opening for reading changes nothing.
 //!
 //! Failure: a crash anywhere in here is an unclean stop like any other.
 
@@ -27,6 +27,7 @@ use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_k
 use super::late_sync::LateSync;
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
+use super::rebuild::{self, RebuildReport};
 use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
@@ -54,7 +55,7 @@ pub(crate) struct Writer {
 /// Opens for writing.
 pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenReport), StoreError> {
     let (mut identity, created) = find_or_make_identity(&options)?;
-    let index = open_index(&options, identity.init_state == InitState::Initialising)?;
+    let (index, rebuilt) = open_or_rebuild(&options, &mut identity)?;
     let state = StateRow::load(&index)?;
     let mut state = state;
     let unclean = read_run(&index)? == RUN_OPEN;
@@ -74,12 +75,30 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
         stored.map_err(|source| file_error(&options, "write", options.layout.identity(), source))?;
     }
     let core = Arc::new(make_core(options, &identity, (epoch, index), &state, Access::Write)?);
-    let mut report = OpenReport { created, unclean, counted, ..OpenReport::default() };
+    let mut report = OpenReport { created, unclean, counted, rebuilt, ..OpenReport::default() };
     if unclean {
         remove_orphans(&core, &mut report)?;
     }
     let writer = start_writer(&core, state)?;
     Ok((core, writer, report))
+}
+
+/// The index; made anew from body files where it cannot be read, never made empty over data.
+fn open_or_rebuild(
+    options: &StoreOptions,
+    identity: &mut Identity,
+) -> Result<(Index, Option<RebuildReport>), StoreError> {
+    if identity.init_state != InitState::Rebuilding {
+        match open_index(options, identity.init_state == InitState::Initialising) {
+            Err(error) if rebuild::is_damaged(options, &error) => {
+                tracing::error!(%error, "store_index_damaged");
+                rebuild::request(options, identity)?;
+            }
+            opened => return Ok((opened?, None)),
+        }
+    }
+    let report = rebuild::rebuild(options, identity)?;
+    Ok((open_index(options, false)?, Some(report)))
 }
 
 /// Opens for reading.
@@ -91,6 +110,10 @@ pub(crate) fn open_read_only(options: StoreOptions) -> Result<Arc<Core>, StoreEr
             return Err(StoreError::Io { action: "open", path: options.layout.identity(), source });
         }
     };
+    if identity.init_state == InitState::Rebuilding {
+        let message = "it is being made anew from body files; the next start goes on with that".to_owned();
+        return Err(StoreError::IndexDamaged { path: options.layout.index(), message });
+    }
     let index = Index::open_read_only(&index_options(&options, false)?)?;
     let state = StateRow::load(&index)?;
     let newest = epochs::current(&index)?.map(|(epoch, _)| epoch);
@@ -108,7 +131,7 @@ pub(crate) fn mark_clean(core: &Core) -> Result<(), StoreError> {
     flushed
 }
 
-fn file_error(
+pub(super) fn file_error(
     options: &StoreOptions,
     action: &'static str,
     path: impl Into<std::path::PathBuf>,
@@ -123,7 +146,7 @@ fn file_error(
 }
 
 /// The identity if the data dir has one that this binary and this tenant may use.
-fn load_identity(options: &StoreOptions) -> Result<Option<Identity>, StoreError> {
+pub(super) fn load_identity(options: &StoreOptions) -> Result<Option<Identity>, StoreError> {
     let path = options.layout.data_dir().to_path_buf();
     let state = Identity::load(&options.layout);
     match state.map_err(|source| file_error(options, "read", options.layout.identity(), source))? {
@@ -182,7 +205,7 @@ fn index_options(options: &StoreOptions, create: bool) -> Result<IndexOptions, S
     })
 }
 
-fn open_index(options: &StoreOptions, create: bool) -> Result<Index, StoreError> {
+pub(super) fn open_index(options: &StoreOptions, create: bool) -> Result<Index, StoreError> {
     Index::open(&index_options(options, create)?)
 }
 
@@ -214,6 +237,16 @@ fn keep_counters(
     charge::count_anew(index, block_bytes, state)?;
     batch.put(Table::Meta, META_SWEPT, &SweptRow::default().encode());
     Ok(true)
+}
+
+/// What the parts of a store share, while nobody but the caller writes to it.
+pub(super) fn make_core_for_writing(
+    options: StoreOptions,
+    identity: &Identity,
+    opened: (Epoch, Index),
+    state: &StateRow,
+) -> Result<Core, StoreError> {
+    make_core(options, identity, opened, state, Access::Write)
 }
 
 fn make_core(
