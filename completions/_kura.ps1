@@ -133,6 +133,7 @@ Register-ArgumentCompleter -Native -CommandName 'kura' -ScriptBlock {
             [CompletionResult]::new('--tokio-worker-threads', '--tokio-worker-threads', [CompletionResultType]::ParameterName, 'Threads of the async runtime [default: CPUs, from 2 to 16]')
             [CompletionResult]::new('--log-level', '--log-level', [CompletionResultType]::ParameterName, 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look [default: text]')
+            [CompletionResult]::new('--rebuild-index', '--rebuild-index', [CompletionResultType]::ParameterName, 'Make the index anew from body files and deletes on record first; works without peers too')
             [CompletionResult]::new('--new-identity', '--new-identity', [CompletionResultType]::ParameterName, 'Give a cloned volume a store id of its own first; works without peers too')
             [CompletionResult]::new('--dry-run', '--dry-run', [CompletionResultType]::ParameterName, 'Show what would be fetched and change nothing')
             [CompletionResult]::new('--restart', '--restart', [CompletionResultType]::ParameterName, 'Forget how far each peer was followed and list everything again; never forgets data')

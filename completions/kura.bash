@@ -230,7 +230,7 @@ _kura() {
             return 0
             ;;
         kura__subcmd__bootstrap)
-            opts="-q -v -h --new-identity --dry-run --concurrency --limit-rate --min-free --max-bytes --deadline --restart --progress --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help"
+            opts="-q -v -h --rebuild-index --new-identity --dry-run --concurrency --limit-rate --min-free --max-bytes --deadline --restart --progress --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

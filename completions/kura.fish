@@ -152,6 +152,7 @@ debug\t''
 trace\t''"
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
 json\t''"
+complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l rebuild-index -d 'Make the index anew from body files and deletes on record first; works without peers too'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l new-identity -d 'Give a cloned volume a store id of its own first; works without peers too'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l dry-run -d 'Show what would be fetched and change nothing'
 complete -c kura -n "__fish_kura_using_subcommand bootstrap" -l restart -d 'Forget how far each peer was followed and list everything again; never forgets data'

@@ -72,6 +72,9 @@ pub enum BootstrapOutput {
 /// never fetched again, so it can be stopped and run again at any time. A running `kura serve` does the same by itself.
 #[derive(Debug, Args)]
 pub struct BootstrapArgs {
+    /// Make the index anew from body files and deletes on record first; works without peers too
+    #[arg(long, conflicts_with = "dry_run")]
+    pub rebuild_index: bool,
     /// Give a cloned volume a store id of its own first; works without peers too
     #[arg(long, conflicts_with = "dry_run")]
     pub new_identity: bool,
@@ -123,12 +126,15 @@ pub async fn run(args: BootstrapArgs, context: &mut Context) -> Result<ExitCode,
     }
     let seams = seams(&args);
     let sources = sources(&config);
-    let cures = args.new_identity;
+    let cures = args.new_identity || args.rebuild_index;
     if !cures {
         require_sources(&sources)?;
     }
-    let mode = OpenMode { dry_run: args.dry_run, new_identity: args.new_identity };
+    let mode = OpenMode { dry_run: args.dry_run, new_identity: args.new_identity, rebuild_index: args.rebuild_index };
     let opened = OpenedDataDir::open(&config, &seams, mode).await.map_err(|error| unopened(&error, &config))?;
+    if let Some(rebuilt) = &opened.report.rebuilt {
+        render::rebuilt(rebuilt).iter().for_each(|line| context.printer.talk(line));
+    }
     if args.new_identity {
         context.printer.talk(&render::new_identity(opened.own.store_id));
     }

@@ -164,3 +164,28 @@ fn a_signal_ends_it_as_a_shell_expects() {
         assert_eq!((status.signal(), status.code()), (Some(number), None), "{status}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_made_anew_from_body_files_and_the_rest_comes_from_the_peer() {
+    let (kura, peer) = (Kura::new(), SeedPeer::start().await);
+    peer.fill(5, 1000);
+    (0..5).for_each(|n| drop(peer.add(gradle(&format!("large-{n}"), vec![n; 100_000]))));
+    peer.with(|inner| inner.tombstones.insert("gone".to_owned(), 1_750_000_000_000));
+    assert_eq!(bootstrap(&kura, &peer.url).code, Some(0));
+    let ended = kura.run(&["bootstrap", "--data-dir", "data", "--rebuild-index"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("5 artifacts of 488.2 KiB from body files, 1 delete"), "{}", ended.stderr);
+
+    std::fs::remove_file(kura.path("data/index/CURRENT")).unwrap();
+    let doctor = kura.run(&["doctor", "--data-dir", "data", "--offline"]);
+    assert_eq!(doctor.code, Some(3), "{}", doctor.stdout);
+    assert!(
+        doctor.stdout.contains("INDEX_UNREADABLE") && doctor.stdout.contains("--rebuild-index"),
+        "{}",
+        doctor.stdout
+    );
+    let (ended, report) = bootstrap_with(&kura, &peer.url, &["--rebuild-index"]);
+    assert_eq!((ended.code, &report["applied"]), (Some(0), &5.into()), "{}", ended.stderr);
+    assert_eq!((&report["already_present"], peer.body_requests()), (&5.into(), 15));
+    assert_eq!(kura.run(&["doctor", "--data-dir", "data", "--offline", "--verify", "all"]).code, Some(0));
+}

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
+#[expect(dead_code, reason = "stalled bodies are ordered elsewhere")]
 mod peer;
 #[cfg(test)]
 mod runs;

@@ -11,6 +11,7 @@ use crate::core::bootstrap::engine::PeerSource;
 use crate::core::bootstrap::report::{BootstrapReport, ItemReport, PeerReport};
 use crate::core::config::Config;
 use crate::core::mesh::discovery::Targets;
+use crate::core::store::rebuild::RebuildReport;
 
 /// Unsettled artifacts shown to people; JSON has more.
 const ITEMS_SHOWN_MAX: usize = 10;
@@ -44,6 +45,21 @@ pub fn met(met: &Handshake) -> Vec<String> {
 pub fn new_identity(store_id: Option<StoreId>) -> String {
     let store_id = store_id.map_or_else(String::new, |store_id| store_id.to_string());
     phase("identity", &format!("this volume is store {store_id} from now on"))
+}
+
+/// What making the index anew came to.
+pub fn rebuilt(report: &RebuildReport) -> Vec<String> {
+    let (artifacts, deletes) =
+        (plural(report.artifacts, "artifact", "artifacts"), plural(report.tombstones, "delete", "deletes"));
+    let mut lines = vec![
+        phase("rebuild", &format!("{artifacts} of {} from body files, {deletes}", ByteSize(report.body_bytes))),
+        phase("rebuild", "small bodies lay in the index: they come back from peers"),
+    ];
+    let unusable = report.unusable.saturating_add(report.unreadable);
+    if unusable > 0 {
+        lines.push(phase("rebuild", &format!("{} could not be used", plural(unusable, "body file", "body files"))));
+    }
+    lines
 }
 
 /// How the run goes about it.

@@ -29,7 +29,7 @@ use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::reclaim::reclaim_dead_staging;
 use crate::core::store::error::StoreError;
 use crate::core::store::store_handle::StoreHandle;
-use crate::core::store::{Store, StoreOptions};
+use crate::core::store::{OpenReport, Store, StoreOptions};
 use crate::core::telemetry::metrics::MetricsRegistry;
 
 /// Nobody else stages bytes in this process, so nothing waits for room as a client.
@@ -107,6 +107,8 @@ pub struct OpenMode {
     pub dry_run: bool,
     /// Give the data a store id of its own before the store is opened.
     pub new_identity: bool,
+    /// Make the index anew from body files and the log of tombstones.
+    pub rebuild_index: bool,
 }
 
 /// An open data dir with everything a run needs. The lock is held until this is dropped.
@@ -116,6 +118,8 @@ pub struct OpenedDataDir {
     pub engine: Engine,
     /// Who this data dir is.
     pub own: OwnIdentity,
+    /// What opening found and did.
+    pub report: OpenReport,
     store: Arc<Store>,
     executor: Arc<dyn StoreExecutor>,
     _lock: Option<DataDirLock>,
@@ -138,10 +142,9 @@ impl OpenedDataDir {
             renew_identity(&layout, seams)?;
         }
         let options = store_options(config, seams, &layout, instance_id);
-        let opened = run(seams.executor.as_ref(), move || {
-            if dry_run { Store::open_read_only(options) } else { Store::open(options).map(|(store, _)| store) }
-        });
-        let store = Arc::new(opened.await.unwrap_or(Err(StoreError::NotOpen))?);
+        let opened = run(seams.executor.as_ref(), move || open_store(options, mode));
+        let (store, report) = opened.await.unwrap_or(Err(StoreError::NotOpen))?;
+        let store = Arc::new(store);
         let handle = StoreHandle::new(Arc::clone(&seams.executor));
         handle.set(Some(Arc::clone(&store)));
         let own = OwnIdentity {
@@ -158,7 +161,7 @@ impl OpenedDataDir {
             tracing::debug!(?adopted, "partials_adopted");
             drop_unwanted_bodies(&engine).await?;
         }
-        Ok(Self { engine, own, store, executor: Arc::clone(&seams.executor), _lock: lock })
+        Ok(Self { engine, own, report, store, executor: Arc::clone(&seams.executor), _lock: lock })
     }
 
     /// Marks the stop as clean and gives the data dir back.
@@ -167,6 +170,16 @@ impl OpenedDataDir {
         let store = Arc::clone(&self.store);
         run(self.executor.as_ref(), move || store.close()).await.unwrap_or(Err(StoreError::NotOpen))
     }
+}
+
+fn open_store(options: StoreOptions, mode: OpenMode) -> Result<(Store, OpenReport), StoreError> {
+    if mode.dry_run {
+        return Store::open_read_only(options).map(|store| (store, OpenReport::default()));
+    }
+    if mode.rebuild_index && matches!(Identity::load(&options.layout), Ok(IdentityState::Ok(_))) {
+        Store::request_rebuild(&options)?;
+    }
+    Store::open(options)
 }
 
 fn look(layout: &Layout) -> Result<DataDirKind, OpenError> {

@@ -282,6 +282,7 @@ impl IndexTrouble {
         let path = match error {
             StoreError::Io { path, .. }
             | StoreError::Index { path, .. }
+            | StoreError::IndexDamaged { path, .. }
             | StoreError::Incompatible { path, .. }
             | StoreError::StorageFull { path } => Some(path.clone()),
             _ => None,

@@ -2,7 +2,7 @@
 
 use crate::core::data_dir::identity::{FORMAT, Identity, IdentityState, InitState};
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
-use crate::core::doctor::context::{Context, IndexTrouble, quoted};
+use crate::core::doctor::context::{Context, IndexTrouble};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 
 /// Whether the data dir is kura's, and of a format this binary reads.
@@ -95,15 +95,12 @@ fn unreadable(context: &Context, trouble: &IndexTrouble) -> Outcome {
     if let Some(path) = &trouble.path {
         evidence = evidence.value("file", path.to_string_lossy());
     }
-    let folder = context.layout.as_ref().map(|layout| quoted(&layout.data_dir().to_string_lossy()));
-    let folder = folder.unwrap_or_default();
     Outcome::fail("the index does not open")
         .evidence(evidence.fact(trouble.message.clone()))
-        .effect("kura serve does not start; body files are whole, but nothing says what they are")
+        .effect("kura serve makes an index that is damaged anew by itself; one that cannot be read just now stops it")
         .remedy(
-            Remedy::text("keep the old data dir for a look, and catch a new one up from the peers")
-                .change(format!("mv {folder} {folder}.unreadable"))
-                .change(context.command("bootstrap", &["--peer", "URL"])),
+            Remedy::text("make it anew from body files and the deletes on record; the rest comes back from peers")
+                .change(context.command("bootstrap", &["--rebuild-index"])),
         )
 }
 
