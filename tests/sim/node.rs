@@ -21,13 +21,14 @@ use kura::core::server::startup_status::StartupStatus;
 use kura::core::staging::area::AreaKind;
 use kura::core::staging::body_writer::BodySpec;
 use kura::core::staging::budget::BudgetClass;
+use kura::core::staging::parked::ResumeLimits;
 use kura::core::staging::reclaim::reclaim_dead_staging;
 use kura::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use kura::core::store::record::{ArtifactKey, Kind, Record};
 use kura::core::store::recount::recount;
 use kura::core::store::walk::ManifestPageRequest;
 use kura::core::store::wanted::Wanted;
-use kura::core::store::{OpenBody, Store};
+use kura::core::store::{EvictGoal, OpenBody, Store};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +43,10 @@ const INLINE_MAX_BYTES: u64 = 1000;
 
 /// Turns of the runtime within which everything of a dead node must be gone.
 const DYING_TURNS_MAX: usize = 1000;
+
+/// Files of the middle size are taken up after a cut, and the longer ones after a kill too.
+const RESUME_LIMITS: ResumeLimits =
+    ResumeLimits { resumable_bytes_min: 10 << 10, partial_bytes_min: 30 << 10, sync_every_bytes: 8 << 10 };
 
 /// A small volume keeps RocksDB's buffers small, and with them the time to open it.
 const VOLUME: VolumeSpace = VolumeSpace {
@@ -75,6 +80,8 @@ pub struct SimNode {
     oracle: Arc<Mutex<Oracle>>,
     pub clock: Arc<SimClock>,
     pub starts: u64,
+    /// What bodies may take.
+    pub capacity: Option<u64>,
     running: Option<Running>,
 }
 
@@ -96,6 +103,7 @@ impl SimNode {
         oracle: &Arc<Mutex<Oracle>>,
     ) -> Self {
         Self {
+            capacity: None,
             number,
             nodes,
             seed,
@@ -184,10 +192,12 @@ impl SimNode {
         let disk: Arc<dyn Disk> = Arc::clone(&seams.disk);
         let layout = layout::ensure_directories(&layout, disk.as_ref()).context("making directories")?.layout;
         let status = StartupStatus::new(self.clock.clone());
-        let node = NodeContext::new(config, layout.clone(), seams, status);
+        let node = NodeContext::with_resume_limits(config, layout.clone(), seams, status, RESUME_LIMITS);
         node.readiness.set_lock_held(true);
+        node.staging.adopt_partials();
         reclaim_dead_staging(&layout, &lock, disk, self.clock.now_ms()).context("reclaiming")?;
         let (store, _) = Store::open(store_options(&node)).context("opening the store")?;
+        store.set_capacity(self.capacity);
         node.store.set(Some(Arc::new(store)));
         node.readiness.set_store_open(true);
         self.network.memory.attach(&url(self.number), Some(mesh_wiring::internal_router(&node)));
@@ -256,6 +266,19 @@ impl SimNode {
         volume::empty(&self.snapshot)?;
         volume::copy(other, &self.folder)?;
         self.start()
+    }
+
+    /// Makes room if more is taken than may be; whether it was so.
+    pub fn evict(&self) -> Result<bool> {
+        let (Some(capacity), true) = (self.capacity, self.is_up() && !self.is_dead()) else { return Ok(false) };
+        let store = self.store()?;
+        let bytes = store.stats().charged_bytes.saturating_sub(capacity);
+        if bytes == 0 {
+            return Ok(false);
+        }
+        let evicted = store.evict(EvictGoal { bytes, under_pressure: self.number % 2 == 0 });
+        self.network.note(&format!("{} evicts {bytes}: {evicted:?}", self.number));
+        Ok(evicted?.artifacts > 0)
     }
 
     pub fn folder(&self) -> PathBuf {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use kura::core::store::record::Record;
 use tokio::time::Instant;
 
 use crate::network::Network;
@@ -71,7 +72,8 @@ impl Mesh {
         let network = Network::new(Instant::now(), scenario.seed_era);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let node = |number| SimNode::new(number, scenario.nodes, scenario.seed, root, &network, &oracle);
-        let nodes = (0..scenario.nodes).map(node).collect();
+        let mut nodes: Vec<SimNode> = (0..scenario.nodes).map(node).collect();
+        nodes.iter_mut().zip(&scenario.capacities).for_each(|(node, capacity)| node.capacity = *capacity);
         Self { network, oracle, nodes, clones: BTreeSet::new() }
     }
 
@@ -229,16 +231,26 @@ impl Mesh {
         Ok(())
     }
 
+    /// What a node evicts may be nowhere else.
+    fn evict(&self, node: usize) -> Result<()> {
+        if self.nodes[node].evict()? { self.note_loss() } else { Ok(()) }
+    }
+
     fn unrest(&self) -> Result<Option<String>> {
         for node in &self.nodes {
             if let Some(unrest) = node.unrest()? {
                 return Ok(Some(unrest));
             }
         }
+        // The first node has room for everything.
         let first = self.nodes[0].holdings()?;
         for (number, node) in self.nodes.iter().enumerate() {
             let here = node.holdings()?;
-            if here != first {
+            let agrees = match node.capacity {
+                None => here == first,
+                Some(_) => here.iter().all(|(name, version)| first.get(name) == Some(version)),
+            };
+            if !agrees {
                 return Ok(Some(format!("node {number} holds {here:#?}, node 0 {first:#?}")));
             }
         }
@@ -247,7 +259,9 @@ impl Mesh {
 
     async fn come_to_rest(&self) -> Result<u128> {
         let began = Instant::now();
-        while let Some(unrest) = self.unrest()? {
+        loop {
+            (0..self.nodes.len()).try_for_each(|node| self.evict(node))?;
+            let Some(unrest) = self.unrest()? else { break };
             if began.elapsed() > REST_WITHIN {
                 bail!("no rest: {unrest}");
             }
@@ -264,14 +278,20 @@ impl Mesh {
     fn check(&self) -> Result<()> {
         let oracle = locked(&self.oracle);
         for (number, node) in self.nodes.iter().enumerate() {
-            let complaints = oracle.complaints(&node.holdings()?);
+            let complaints = match node.capacity {
+                None => oracle.complaints(&node.holdings()?),
+                // It holds nothing that the first one does not.
+                Some(_) => Vec::new(),
+            };
             ensure!(complaints.is_empty(), "node {number}: {complaints:#?}");
             node.check().with_context(|| format!("node {number}"))?;
         }
-        for ((node, record), count) in self.network.deliveries() {
+        for ((node, record), bytes) in self.network.deliveries() {
             // A node that dies between the last byte and the commit fetches once more.
-            let allowed = self.nodes[node].starts;
-            ensure!(count <= allowed, "node {node} fetched one body {count} times in {allowed} lives: {record}");
+            let lives = self.nodes[node].starts;
+            let record = Record::from_bytes(&hex::decode(record)?)?;
+            let allowed = record.size * lives;
+            ensure!(bytes <= allowed, "node {node} fetched {bytes} bytes in {lives} lives: {record:?}");
         }
         Ok(())
     }

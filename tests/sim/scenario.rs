@@ -61,6 +61,8 @@ pub enum Operation {
     Restore { node: usize },
     /// A node dies and comes back with a copy of another's volume, until the faults stop: then it is emptied.
     Clone { from: usize, to: usize },
+    /// A node whose room is bounded and overfull makes room.
+    Evict { node: usize },
     /// A node's wall clock is set wrong by this much.
     Skew { node: usize, skew_ms: i64 },
     /// Time passes.
@@ -78,6 +80,8 @@ pub struct Scenario {
     pub operations: Vec<Operation>,
     /// Whether all nodes start anew once the faults have stopped, and not only those that are down.
     pub restart_all: bool,
+    /// What bodies may take at each node, if that is bounded. The first one keeps everything.
+    pub capacities: Vec<Option<u64>>,
     /// A node that stays sick for a while when the other faults have stopped: the others must not wait for it.
     pub stays_sick: Option<usize>,
 }
@@ -85,7 +89,7 @@ pub struct Scenario {
 impl Scenario {
     /// The one that belongs to the seed.
     pub fn draw(seed: u64) -> Self {
-        let draw = Draw { rng: SeededRng::new(seed), nodes: 0 };
+        let draw = Draw { rng: SeededRng::new(seed), nodes: 0, is_tight: false };
         let nodes = match draw.below(10) {
             0..6 => 2 + draw.below(3),
             6..9 => 4 + draw.below(3),
@@ -94,6 +98,10 @@ impl Scenario {
         let draw = Draw { nodes, ..draw };
         let some_node = |one_in: u64| (draw.below(one_in) == 0 && nodes > 2).then(|| draw.node());
         let (seed_era, stays_sick) = (some_node(8), some_node(6));
+        let is_tight = draw.below(4) == 0;
+        let mut capacities: Vec<Option<u64>> = (0..nodes).map(|_| draw.capacity().filter(|_| is_tight)).collect();
+        capacities[0] = None;
+        let draw = Draw { is_tight, ..draw };
         let length = 30 + draw.below(60);
         let operations = (0..length).flat_map(|_| draw.operations()).collect();
         Self {
@@ -102,6 +110,7 @@ impl Scenario {
             seed_era,
             operations,
             restart_all: draw.below(2) == 0,
+            capacities,
             stays_sick: stays_sick.filter(|_| seed_era.is_none()),
         }
     }
@@ -110,6 +119,7 @@ impl Scenario {
 struct Draw {
     rng: SeededRng,
     nodes: u64,
+    is_tight: bool,
 }
 
 impl Draw {
@@ -131,11 +141,19 @@ impl Draw {
         (self.index(one), self.index(other))
     }
 
+    /// Less than the bodies of a scenario take, for two nodes of three.
+    fn capacity(&self) -> Option<u64> {
+        (self.below(3) > 0).then(|| 20_000 + self.below(300_000))
+    }
+
     fn namespace(&self) -> &'static str {
         NAMESPACES[self.index(self.below(3))]
     }
 
     fn operations(&self) -> Vec<Operation> {
+        if self.is_tight && self.below(6) == 0 {
+            return vec![Operation::Evict { node: self.node() }];
+        }
         match self.below(24) {
             0 | 1 => self.death_while_fetching(),
             2 => self.race(),

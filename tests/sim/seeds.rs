@@ -97,7 +97,15 @@ fn told(lie: Lie, size: usize) -> Scenario {
     let harm = Operation::HarmNext { from: 1, to: 0, harm: Harm::Lie(lie), count: 2 };
     let pass = Operation::Pass { ms: 10_000 };
     let operations = vec![Operation::Crash { node: 1 }, put, harm, Operation::Restart { node: 1 }, pass];
-    Scenario { seed: 1, nodes: 2, seed_era: None, operations, restart_all: false, stays_sick: None }
+    Scenario {
+        seed: 1,
+        nodes: 2,
+        seed_era: None,
+        operations,
+        restart_all: false,
+        capacities: Vec::new(),
+        stays_sick: None,
+    }
 }
 
 #[test]

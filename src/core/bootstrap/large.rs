@@ -85,7 +85,7 @@ pub async fn fetch_large(
 enum End {
     /// The holder has a newer version.
     Superseded(Box<Record>),
-    /// The holder has another one, which is not a newer long one.
+    /// The holder has another one, which is not a newer long one, or another length of it.
     Other,
     Failed(FetchError),
 }
@@ -180,6 +180,10 @@ impl<'a> Transfer<'a> {
         };
         let tenant_id = self.engine.client.tenant_id();
         let answered = answered_record(&response, tenant_id, &self.id, &self.record, self.holder)?;
+        if answered.digest == self.record.digest && answered.size != self.record.size {
+            // The listing gave it another length than its holder does now.
+            return Err(End::Other);
+        }
         let announced = content_length(&response.headers).map(|length| length.saturating_add(from - skipped));
         let announced = announced.unwrap_or(self.record.size);
         if answered.digest != self.record.digest || announced != self.record.size {

@@ -34,6 +34,7 @@ use crate::core::mesh::readiness::Readiness;
 use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::multipart::{MultipartOptions, MultipartUploads, UPLOADS_MAX, YIELDS_AFTER};
+use crate::core::staging::parked::ResumeLimits;
 use crate::core::store::metrics::StoreMetrics;
 use crate::core::store::record::ArtifactKey;
 use crate::core::store::store_handle::StoreHandle;
@@ -132,11 +133,22 @@ impl NodeContext {
     /// Builds the shared parts; opens and binds nothing. The layout is the one that
     /// [`ensure_directories`](crate::core::data_dir::layout::ensure_directories) came to.
     pub fn new(config: Config, layout: Layout, seams: Seams, startup: StartupStatus) -> Arc<Self> {
+        Self::with_resume_limits(config, layout, seams, startup, ResumeLimits::default())
+    }
+
+    /// The same with other bounds than the house's for bodies that can be taken up again.
+    pub fn with_resume_limits(
+        config: Config,
+        layout: Layout,
+        seams: Seams,
+        startup: StartupStatus,
+        resume: ResumeLimits,
+    ) -> Arc<Self> {
         let metrics = MetricsRegistry::new();
         let instance_id = InstanceId(seams.rng.bytes());
         let store = StoreHandle::new(Arc::clone(&seams.executor));
         store.count_into(StoreMetrics::new(&metrics));
-        let staging = staging(&config, &layout, &seams);
+        let staging = staging(&config, &layout, &seams).with_resume_limits(resume);
         let sources = PeerSources {
             own_url: config.node_url.clone(),
             peers: config.peers.clone(),
