@@ -13,6 +13,8 @@ mod drain;
 #[cfg(test)]
 mod exclusivity;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod replication;

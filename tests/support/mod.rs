@@ -12,5 +12,6 @@ pub mod inspect;
 pub mod mesh;
 pub mod node;
 pub mod ports;
+pub mod throttle;
 pub mod traffic;
 pub mod wait;

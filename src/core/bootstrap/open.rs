@@ -28,6 +28,7 @@ use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::reclaim::reclaim_dead_staging;
 use crate::core::store::error::StoreError;
+use crate::core::store::salvage;
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::{OpenReport, Store, StoreOptions};
 use crate::core::telemetry::metrics::MetricsRegistry;
@@ -135,7 +136,7 @@ impl OpenedDataDir {
             look(&configured)?;
             (configured, None)
         } else {
-            let (layout, lock) = prepare(&configured, seams)?;
+            let (layout, lock) = prepare(&configured, seams, &config.tenant_id)?;
             (layout, Some(lock))
         };
         if mode.new_identity {
@@ -194,7 +195,7 @@ fn look(layout: &Layout) -> Result<DataDirKind, OpenError> {
 }
 
 /// Makes what is missing, locks, and frees what dead processes staged.
-fn prepare(configured: &Layout, seams: &RunSeams) -> Result<(Layout, DataDirLock), OpenError> {
+fn prepare(configured: &Layout, seams: &RunSeams, tenant_id: &str) -> Result<(Layout, DataDirLock), OpenError> {
     match look(configured) {
         Ok(_) => {}
         Err(OpenError::Missing { .. }) => layout::create_data_dir(configured, seams.disk.as_ref())?,
@@ -203,6 +204,7 @@ fn prepare(configured: &Layout, seams: &RunSeams) -> Result<(Layout, DataDirLock
     let now_ms = seams.clock.now_ms();
     let mut lock = DataDirLock::try_acquire(configured, now_ms)?;
     let layout = layout::ensure_directories(configured, seams.disk.as_ref())?.layout;
+    salvage::staged_bodies(&layout, seams.disk.as_ref(), tenant_id);
     let reclaimed = reclaim_dead_staging(&layout, &lock, Arc::clone(&seams.disk), now_ms);
     reclaimed.map_err(|source| OpenError::Unreadable { path: layout.tmp_dir().to_path_buf(), source })?;
     layout::ensure_directories(&layout, seams.disk.as_ref())?;

@@ -14,14 +14,19 @@ use crate::core::data_dir::layout;
 use crate::core::data_dir::lock::DataDirLock;
 use crate::core::staging::parked::Adopted;
 use crate::core::staging::reclaim::{ReclaimOutcome, reclaim_dead_staging};
+use crate::core::store::salvage;
 
 /// Takes over the long bodies that an earlier process had begun to fetch.
 ///
 /// # Errors
 /// None: what cannot be taken over is dead staging.
 pub async fn adopt_partials(node: &Arc<NodeContext>) -> Result<(), Infallible> {
-    let staging = node.staging.clone();
-    let adopted = executor::run(node.seams.executor.as_ref(), move || staging.adopt_partials()).await;
+    let owner = Arc::clone(node);
+    let adopt = move || {
+        salvage::staged_bodies(&owner.layout, owner.seams.disk.as_ref(), &owner.config.tenant_id);
+        owner.staging.adopt_partials()
+    };
+    let adopted = executor::run(node.seams.executor.as_ref(), adopt).await;
     let Adopted { partials, durable_bytes, removed } = adopted.unwrap_or_default();
     if partials > 0 || removed > 0 {
         tracing::info!(partials, durable_bytes, removed, "partials_adopted");

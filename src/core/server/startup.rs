@@ -311,6 +311,8 @@ impl RunningNode {
             opened => opened?,
         };
         tracing::info!(?report, "store_opened");
+        // The store may have found bodies whose commit was interrupted.
+        reclaim::adopt_partials(&self.node).await.unwrap_or_else(|never| match never {});
         self.node.readiness.set_store_open(true);
         Ok(())
     }

@@ -24,13 +24,16 @@ use crate::core::base::ids::ArtifactId;
 /// Parked bodies at the same time: more than a node fetches at once from many peers. The one parked last is dropped.
 const PARKED_MAX: usize = 256;
 
+/// Longer bodies are partials, so that a killed process costs a piece: for shorter ones a name, a header and syncs cost
+/// more than fetching again.
+pub const PARTIAL_BYTES_MIN: u64 = 64 << 20;
+
 /// From which size on bodies are worth the trouble of taking them up again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumeLimits {
     /// Longer bodies are fetched so that a broken connection costs nothing: shorter ones take less than the trouble.
     pub resumable_bytes_min: u64,
-    /// Longer bodies are partials, so that a killed process costs a piece: for shorter ones a name, a header and syncs
-    /// cost more than fetching again.
+    /// Longer bodies are partials; see [`PARTIAL_BYTES_MIN`].
     pub partial_bytes_min: u64,
     /// The piece after which a partial is synced: a kill costs at most two of them. At 100 MB/s one is a third of a
     /// second, so that the syncs do not show.
@@ -39,7 +42,7 @@ pub struct ResumeLimits {
 
 impl Default for ResumeLimits {
     fn default() -> Self {
-        Self { resumable_bytes_min: 4 << 20, partial_bytes_min: 64 << 20, sync_every_bytes: 32 << 20 }
+        Self { resumable_bytes_min: 4 << 20, partial_bytes_min: PARTIAL_BYTES_MIN, sync_every_bytes: 32 << 20 }
     }
 }
 

@@ -177,38 +177,58 @@ pub(super) struct FoundPartial {
 
 /// Every partial in a folder that nobody owns, locked. What cannot be looked at or is none is left where it is.
 pub(super) fn find(disk: &Arc<dyn Disk>, folder: &Path) -> Vec<FoundPartial> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.flatten().filter(|entry| has_partial_name(&entry.file_name()));
-    names.filter_map(|entry| look_at(disk, entry.path())).collect()
-}
-
-fn look_at(disk: &Arc<dyn Disk>, path: PathBuf) -> Option<FoundPartial> {
-    match open_locked(&path) {
-        Ok(Some((file, header))) => {
-            Some(FoundPartial { header, file: StagedFile::found(Arc::clone(disk), file, path) })
-        }
-        Ok(None) => None,
+    let found = unowned(folder).into_iter().filter_map(|(path, file)| match read_header(&file) {
+        Ok(header) => Some(FoundPartial { header: header?, file: StagedFile::found(Arc::clone(disk), file, path) }),
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "partial_not_read");
             None
         }
-    }
+    });
+    found.collect()
 }
 
-fn open_locked(path: &Path) -> io::Result<Option<(File, PartialHeader)>> {
+/// Every file in a folder that has the name of a partial and that nobody owns, open and locked.
+pub fn unowned(folder: &Path) -> Vec<(PathBuf, File)> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.flatten().filter(|entry| has_partial_name(&entry.file_name()));
+    let unowned = names.filter_map(|entry| match open_locked(&entry.path()) {
+        Ok(file) => file.map(|file| (entry.path(), file)),
+        Err(error) => {
+            tracing::warn!(%error, path = %entry.path().display(), "partial_not_read");
+            None
+        }
+    });
+    unowned.collect()
+}
+
+fn open_locked(path: &Path) -> io::Result<Option<File>> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
     let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-        Err(error) => return Err(error.into()),
+        // A file with a second name is a committed body, or on its way to be one.
+        Ok(()) => Ok((metadata.is_file() && metadata.nlink() == 1).then_some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    // A file with a second name is a committed body, or on its way to be one.
-    if !metadata.is_file() || metadata.nlink() != 1 {
-        return Ok(None);
-    }
-    Ok(read_header(&file)?.map(|header| (file, header)))
+}
+
+/// A name for a partial.
+pub fn new_name() -> String {
+    format!("{PARTIAL_LABEL}-{}", uuid::Uuid::now_v7())
+}
+
+/// Makes a file that holds a whole body, and what not behind it, a partial of which nothing is missing.
+///
+/// # Errors
+/// What the system says.
+pub fn restore_header(disk: &dyn Disk, file: &File, identity: PartialIdentity) -> io::Result<()> {
+    let size = identity.size;
+    let header = PartialHeader { sequence: 1, identity, durable_bytes: size };
+    disk.sync_data(file)?;
+    disk.set_len(file, size)?;
+    disk.set_len(file, file_bytes(size))?;
+    disk.write_all_at(file, &header.encode(), header.offset())
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use super::*;
 use crate::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
-use crate::core::base::ids::InstanceId;
+use crate::core::base::ids::{ArtifactId, Digest, InstanceId, Version};
 use crate::core::data_dir::layout::ensure_directories;
 use crate::core::staging::inventory::Visit;
+use crate::core::staging::partials::{PartialHeader, PartialIdentity, file_bytes};
 
 struct Bench {
     root: tempfile::TempDir,
@@ -222,6 +223,40 @@ fn beside_a_live_server_only_what_carries_no_lock_goes() {
     assert!(!bench.layout.tmp_dir().join("parts/dead").exists());
     drop(held);
     assert_eq!(bench.reclaim_all(Ownership::ByLock).removed().files, 2);
+}
+
+/// A partial body, as a process leaves it that was killed.
+fn put_partial(bench: &Bench, name: &str) -> PathBuf {
+    use std::os::unix::fs::FileExt as _;
+    let path = bench.put(name, 100_000);
+    let version = Version { version_ms: 1, logical: 0, digest: Digest([2; 32]) };
+    let identity = PartialIdentity { id: ArtifactId([1; 32]), version, size: 100_000, note: Vec::new() };
+    let header = PartialHeader { sequence: 1, identity, durable_bytes: 50_000 };
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(file_bytes(100_000)).unwrap();
+    file.write_all_at(&header.encode(), header.offset()).unwrap();
+    path
+}
+
+#[test]
+fn partial_bodies_stay_unless_their_area_is_named() {
+    let bench = Bench::new();
+    let partial = put_partial(&bench, "bootstrap/partial-1");
+    let elsewhere = put_partial(&bench, "uploads/partial-1");
+    let nameless = put_partial(&bench, "bootstrap/bootstrap-1");
+    let torn = bench.put("bootstrap/partial-2", 100_000);
+    let committed = put_partial(&bench, "bootstrap/partial-3");
+    fs::hard_link(&committed, bench.root.path().join("body")).unwrap();
+    for ownership in [Ownership::ByLock, Ownership::Nobody] {
+        let outcome = bench.reclaim_all(ownership);
+        let kept = figures(&outcome, AreaKind::Bootstrap).kept;
+        assert!(kept.files == 1 && kept.bytes >= 100_000, "{kept:?}");
+        assert!(partial.exists());
+        assert!([&elsewhere, &nameless, &torn, &committed].iter().all(|path| !path.exists()));
+    }
+    let everything = ReclaimPolicy::everything(Ownership::Nobody, now_ms());
+    let outcome = bench.reclaim(&ReclaimPolicy { keeps_partials: false, ..everything });
+    assert_eq!((outcome.removed().files, partial.exists()), (1, false));
 }
 
 #[test]

@@ -167,6 +167,8 @@ impl Spool {
             SpoolState::Broken(error) => return Err(error),
             _ => return Err(staging.exhausted(0)),
         };
+        // From here to the commit a kill costs nothing, and the commit itself has little left to sync.
+        open.sync_if_behind(staging, self.area, 1)?;
         if let Some(reservation) = open.file.reservation_mut() {
             reservation.settle();
         }
@@ -353,7 +355,8 @@ impl OpenSpool {
             let source = std::io::Error::other("bytes in front of these are missing");
             return Err(staging.io_error(area, "write a staged body", source));
         }
-        self.sync_if_far_behind(staging, area)
+        // A disk slower than the network must not let the piece grow that a kill costs.
+        self.sync_if_behind(staging, area, staging.limits().sync_every_bytes.saturating_mul(2))
     }
 
     /// The part of a piece that is not in the file yet and belongs at its end.
@@ -370,9 +373,8 @@ impl OpenSpool {
         Ok(())
     }
 
-    /// A disk slower than the network must not let the piece grow that a kill costs.
-    fn sync_if_far_behind(&mut self, staging: &Staging, area: AreaKind) -> Result<(), StagingError> {
-        let most = staging.limits().sync_every_bytes.saturating_mul(2);
+    /// Syncs at once if so many bytes of a partial are not durable.
+    fn sync_if_behind(&mut self, staging: &Staging, area: AreaKind, most: u64) -> Result<(), StagingError> {
         let Some(partial) = &self.partial else { return Ok(()) };
         if self.written.saturating_sub(partial.header.durable_bytes) < most {
             return Ok(());

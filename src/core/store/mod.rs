@@ -22,6 +22,7 @@ pub mod record_codec;
 pub mod recount;
 pub mod room;
 pub mod room_worker;
+pub mod salvage;
 pub mod set_digest;
 pub mod sizes;
 pub mod store_handle;

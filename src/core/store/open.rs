@@ -8,6 +8,7 @@
 //!
 //! Failure: a crash anywhere in here is an unclean stop like any other.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +29,7 @@ use super::late_sync::LateSync;
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
 use super::rebuild::{self, RebuildReport};
+use super::salvage;
 use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
@@ -336,6 +338,9 @@ fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<(), StoreError
                 continue;
             }
             let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            if salvaged(core, &entry.path()) {
+                continue;
+            }
             body_files::remove(core.options.disk.as_ref(), &core.options.layout, body_no)
                 .map_err(|source| core.io_error("remove", entry.path(), source))?;
             report.orphan_bodies_removed += 1;
@@ -343,6 +348,16 @@ fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<(), StoreError
         }
     }
     Ok(())
+}
+
+/// Whether an orphan was a long body from a peer, which is not fetched again.
+fn salvaged(core: &Core, path: &Path) -> bool {
+    let (options, own) = (&core.options, core.store_id);
+    let salvaged = salvage::orphan(&options.layout, options.disk.as_ref(), path, &options.tenant_id, own);
+    salvaged.unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "orphan_not_salvaged");
+        false
+    })
 }
 
 /// Whether a manifest names this body, or the sweeper will remove it. A manifest that does not decode may name it.

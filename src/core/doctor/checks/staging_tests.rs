@@ -39,6 +39,24 @@ fn what_a_dead_process_left_is_counted_by_area() {
 }
 
 #[test]
+fn partial_bodies_wait_for_the_next_start_and_are_not_abandoned() {
+    use crate::core::base::ids::{ArtifactId, Digest, Version};
+    use crate::core::staging::partials::{PartialIdentity, restore_header};
+    let root = tempfile::tempdir().unwrap();
+    staged_file(root.path(), "bootstrap", "partial-1", 40_000);
+    let file = std::fs::File::options().write(true).open(root.path().join("tmp/bootstrap/partial-1")).unwrap();
+    let version = Version { version_ms: 1, logical: 0, digest: Digest([2; 32]) };
+    let identity = PartialIdentity { id: ArtifactId([1; 32]), version, size: 40_000, note: Vec::new() };
+    restore_header(world().disk.as_ref(), &file, identity).unwrap();
+    let outcome = look(&StagingOrphans, &context(root.path()));
+    assert_eq!(outcome.status, Status::Ok);
+    assert_eq!(outcome.evidence.values()["partial_files"], 1);
+    staged_file(root.path(), "bootstrap", "partial-2", 40_000);
+    let outcome = look(&StagingOrphans, &context(root.path()));
+    assert_eq!((outcome.status, &outcome.evidence.values()["bootstrap_files"]), (Status::Warn, &1.into()));
+}
+
+#[test]
 fn beside_a_live_holder_only_what_carries_no_lock_is_abandoned() {
     use rustix::fs::{FlockOperation, flock};
     let root = tempfile::tempdir().unwrap();
