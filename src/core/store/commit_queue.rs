@@ -29,6 +29,9 @@ const GROUP_CHANGES_MAX: usize = 256;
 /// Inline bodies committed together; the batch is held in memory twice while it is written.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
+/// The answer to come of a piece of an eviction.
+pub(crate) type Started = Receiver<Result<Evicted, StoreError>>;
+
 /// What travels to the thread.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -77,7 +80,7 @@ impl CommitQueue {
         match sender.try_send(Message::Work(pending)) {
             Err(TrySendError::Full(Message::Work(pending))) => match pending.work {
                 Work::Change(operation) => Err(operation),
-                Work::Purge { .. } | Work::Evict(_) => Ok(CommitTicket(receiver)),
+                Work::Purge { .. } | Work::Evict(_) | Work::Relocate { .. } => Ok(CommitTicket(receiver)),
             },
             // A closed queue drops the answer's sender, so the ticket says that the store is not open.
             _ => Ok(CommitTicket(receiver)),
@@ -123,9 +126,14 @@ impl CommitQueue {
 
     /// Evicts what of this is still as it was when it was chosen.
     pub(crate) fn evict(&self, eviction: Eviction) -> Result<Evicted, StoreError> {
+        self.start(Work::Evict(eviction)).recv().unwrap_or(Err(StoreError::NotOpen))
+    }
+
+    /// Hands in work of an eviction; its answer comes later.
+    pub(crate) fn start(&self, work: Work) -> Started {
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.send(Pending::new(Work::Evict(eviction), Answer::Evict(sender)));
-        receiver.recv().unwrap_or(Err(StoreError::NotOpen))
+        self.send(Pending::new(work, Answer::Evict(sender)));
+        receiver
     }
 
     fn send(&self, pending: Pending) {

@@ -17,8 +17,9 @@ use super::keys::{LogRow, META_STATE, Table, number_key, purge_key};
 use super::record::{BodyPlace, Record};
 use super::set_digest::{SetChanges, SetDigest};
 use super::state::{Core, StateRow, is_deleted};
+use super::stubs::{Reason, Stub, is_gone};
 use super::tagged::Row;
-use super::version::{self, Decision};
+use super::version::{self, Decision, Here};
 use super::wanted::{Wanted, WantedChange, WantedReason};
 use crate::core::base::ids::{ArtifactId, BodyNo, Seq};
 use crate::core::base::limits::CLOCK_SKEW_MAX_MS;
@@ -33,6 +34,8 @@ pub(crate) enum Work {
     Purge { namespace: String, after: Seq },
     /// Artifacts to make room with.
     Evict(Eviction),
+    /// An inline body to be put at the head, if it is still this artifact's; about how long it is.
+    Relocate { id: ArtifactId, seq: Seq, bytes: u64 },
 }
 
 /// What a piece of work came to.
@@ -87,6 +90,8 @@ pub(crate) struct Evaluation<'a> {
     pub(super) extents: HashMap<u64, Row>,
     pub(super) set: SetChanges,
     pub(super) wanted: HashMap<ArtifactId, WantedChange>,
+    /// Rows of `stubs`: whether there is one, and what it says if that is known.
+    pub(super) stubs: HashMap<ArtifactId, Option<Option<Stub>>>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -105,6 +110,7 @@ impl<'a> Evaluation<'a> {
             extents: HashMap::new(),
             set: SetChanges::default(),
             wanted: HashMap::new(),
+            stubs: HashMap::new(),
         }
     }
 
@@ -121,6 +127,7 @@ impl<'a> Evaluation<'a> {
             Work::Change(Operation::Withdraw { id, body_no, reason }) => self.withdraw(id, *body_no, reason),
             Work::Purge { namespace, after } => self.purge(namespace, *after),
             Work::Evict(eviction) => self.evict(eviction),
+            Work::Relocate { id, seq, .. } => self.relocate(id, *seq, body_no),
         }
     }
 
@@ -150,10 +157,23 @@ impl<'a> Evaluation<'a> {
         let existing = self.manifest(&id)?;
         let tombstone = self.tombstone(&put.name.namespace)?;
         let live = existing.as_ref().filter(|record| self.is_live(record, tombstone));
-        let decision = version::decide(put, existing.as_ref(), live, tombstone, self.now_ms);
-        let stamp = match decision {
+        let here = Here {
+            existing: existing.as_ref(),
+            live,
+            tombstone,
+            stub: self.stub(&id)?,
+            floor_ms: self.state.evicted_floor_ms(),
+            now_ms: self.now_ms,
+        };
+        let stamp = match version::decide(put, here) {
             Decision::Store(stamp) => stamp,
-            Decision::Refuse(outcome) => return Ok(outcome.into()),
+            Decision::Refuse(outcome) => {
+                if matches!(outcome, CommitOutcome::AlreadyPresent(_)) {
+                    // A client that brings it again would have read it.
+                    self.core.visits.set(&id);
+                }
+                return Ok(outcome.into());
+            }
         };
         let body_no = body_no()?;
         let (place, inline) = match &put.body.content {
@@ -172,7 +192,10 @@ impl<'a> Evaluation<'a> {
 
     fn adopt(&mut self, offered: &Record) -> Result<Verdict, StoreError> {
         let id = self.core.id_of(offered);
-        let Some(existing) = self.manifest(&id)? else { return Ok(CommitOutcome::BodyNeeded.into()) };
+        let Some(existing) = self.manifest(&id)? else {
+            let is_gone = is_gone(&offered.version(), self.stub(&id)?, self.state.evicted_floor_ms());
+            return Ok(if is_gone { CommitOutcome::Evicted } else { CommitOutcome::BodyNeeded }.into());
+        };
         if offered.version_ms > self.now_ms.saturating_add(CLOCK_SKEW_MAX_MS) {
             return Ok(CommitOutcome::ClockSkew { version_ms: offered.version_ms }.into());
         }
@@ -240,8 +263,10 @@ impl<'a> Evaluation<'a> {
         let existing = self.manifest(id)?.filter(|record| number_of(record) == Some(body_no));
         let Some(record) = existing else { return Ok(CommitOutcome::Withdrawn(false).into()) };
         self.load_extents(&[&record])?;
+        self.load_stub(id)?;
         self.remove_rows(id, &record);
         self.retire_body(&record, true);
+        self.set_stub(id, Some(Stub::of(&record, Reason::Withdrawn)));
         let row = Wanted {
             id: *id,
             version: record.version(),

@@ -10,6 +10,7 @@ use super::evaluate::{Evaluation, number_of};
 use super::keys::{LogRow, Table, extent_of, namespace_key, number_key, version_key};
 use super::record::{BodyPlace, Record};
 use super::state::{corrupt, is_deleted, is_expired};
+use super::stubs::Stub;
 use super::tagged::Row;
 use super::wanted::WantedChange;
 use crate::core::base::ids::ArtifactId;
@@ -22,6 +23,7 @@ impl Evaluation<'_> {
         touched.extend(old.as_ref());
         self.load_extents(&touched)?;
         let mut namespace = self.namespace(&record.name.namespace)?;
+        self.load_stub(&id)?;
         record.seq = self.state.take_seq();
         if let Some(old) = &old {
             self.remove_rows(&id, old);
@@ -32,6 +34,7 @@ impl Evaluation<'_> {
                 self.retire_body(old, false);
             }
         }
+        self.set_stub(&id, None);
         self.add_rows(id, &record);
         self.count_body(&record, true);
         self.state.charge(self.core.charge_of(&record));
@@ -39,6 +42,7 @@ impl Evaluation<'_> {
             namespace.set_number(1, record.version_ms);
             self.namespaces.insert(record.name.namespace.clone(), namespace);
         }
+        self.core.note_version(record.version_ms);
         let noted = self.wanted.get(&id);
         if !matches!(noted, Some(WantedChange::Noted(row)) if row.version > record.version()) {
             self.wanted.insert(id, WantedChange::Settled(record.version()));
@@ -111,6 +115,36 @@ impl Evaluation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is left of an artifact, as the group sees it.
+    pub(super) fn stub(&mut self, id: &ArtifactId) -> Result<Option<Stub>, StoreError> {
+        self.load_stub(id)?;
+        Ok(self.stubs.get(id).copied().flatten().flatten())
+    }
+
+    /// Reads the row that is about to be set.
+    pub(super) fn load_stub(&mut self, id: &ArtifactId) -> Result<(), StoreError> {
+        // Without any row there is none to look for, which is the usual case.
+        if !self.stubs.contains_key(id) && self.state.stubs() > 0 {
+            let row = self.core.index.get(Table::Stubs, id.as_bytes())?;
+            self.stubs.insert(*id, row.map(|bytes| Stub::decode(&bytes)));
+        }
+        Ok(())
+    }
+
+    /// Sets or removes a stub, whose row has been loaded.
+    pub(super) fn set_stub(&mut self, id: &ArtifactId, stub: Option<Stub>) {
+        let was_there = self.stubs.get(id).copied().flatten().is_some();
+        match stub {
+            Some(stub) => self.batch.put(Table::Stubs, id.as_bytes(), &stub.encode()),
+            None if was_there => self.batch.delete(Table::Stubs, id.as_bytes()),
+            None => return,
+        }
+        if was_there != stub.is_some() {
+            self.state.count_stub(stub.is_some());
+        }
+        self.stubs.insert(*id, stub.map(Some));
     }
 
     pub(super) fn is_live(&self, record: &Record, tombstone: Option<u64>) -> bool {

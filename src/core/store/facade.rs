@@ -197,6 +197,12 @@ impl Store {
         self.core.lookup(id)
     }
 
+    /// A client was told that the artifact is here: it stays longer than one nobody asks for. Reads by peers, which
+    /// read everything, are not noted.
+    pub fn note_read(&self, id: &ArtifactId) {
+        self.core.visits.set(id);
+    }
+
     /// Opens the body of a record. Inline bodies and files up to 16 MiB on their first read are verified here.
     /// `None`: the body was missing, short or corrupt; it has been withdrawn, and the artifact is a miss.
     pub fn open_body(&self, record: &Record) -> Result<Option<OpenBody>, StoreError> {

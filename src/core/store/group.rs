@@ -84,6 +84,7 @@ impl Pending {
                 StagedContent::Inline(bytes) => bytes.len(),
                 StagedContent::File(_) => 0,
             },
+            Work::Relocate { bytes, .. } => usize::try_from(*bytes).unwrap_or(usize::MAX),
             _ => 0,
         }
     }

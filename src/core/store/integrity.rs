@@ -13,18 +13,15 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use super::body_files::{body_path, is_marked, parse_body_name, parse_extent_name};
-use super::charge::charge_of_garbage;
 use super::error::StoreError;
-use super::evaluate::number_of;
 use super::facade::{OpenBody, Store};
-use super::keys::{LogRow, Table, key_number, namespace_key, number_key, version_key};
+use super::keys::{Table, key_number};
 use super::open::is_owned;
 use super::reads::{BadBody, hash_file};
 use super::record::{ArtifactKey, BodyPlace, Record};
-use super::state::{Core, corrupt};
+use super::state::Core;
 use crate::core::base::ids::{ArtifactId, BodyNo, Digest};
 
 /// Most entries of each list in a report.

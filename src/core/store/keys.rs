@@ -19,7 +19,8 @@
 //! | `wanted` | artifact id | version byte, then JSON |
 //! | `cursors`, `peers` | peer's key | version byte, then JSON |
 //! | `buckets` | first hex digit of the ids u8; `kept` | 1: artifacts, 2: their sum, 16 bytes; 1: epoch, see `set_digest` |
-//! | `stubs`, `uploads`, `quarantine` | | not written yet |
+//! | `stubs` | artifact id | 16 bytes, see `stubs` |
+//! | `uploads`, `quarantine` | | not written yet |
 //!
 //! Secondary rows hold the 8-byte seq and no id: the id is in the log row.
 
@@ -110,6 +111,8 @@ impl Table {
 pub(crate) const META_STATE: &[u8] = b"state";
 /// `meta`: what the sweeper removed, in each of its batches. 1: charges, 2: 1 = to be counted anew.
 pub(crate) const META_SWEPT: &[u8] = b"swept";
+/// `meta`: 1: the key of `by_version` behind which the hand of eviction stands.
+pub(crate) const META_HAND: &[u8] = b"hand";
 /// `meta`: 1: how the last writer left the store, see `recovery`.
 pub(crate) const META_RUN: &[u8] = b"run";
 /// `meta`: 1: body numbers below this may have been used; raised, durably, before one at or above it is.
@@ -141,6 +144,11 @@ pub(crate) fn key_number(key: &[u8]) -> Option<u64> {
 /// The key in `by_version`.
 pub(crate) fn version_key(version_ms: u64, logical: u16, seq: Seq) -> Vec<u8> {
     [version_ms.to_be_bytes().as_slice(), &logical.to_be_bytes(), &seq.0.to_be_bytes()].concat()
+}
+
+/// The version_ms at the start of a key in `by_version`.
+pub(crate) fn key_version_ms(key: &[u8]) -> Option<u64> {
+    key.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// What all keys of a namespace in `by_namespace` begin with.

@@ -146,6 +146,9 @@ impl<'a> Maintenance<'a> {
     pub(crate) fn look_everywhere(&self, queue: &CommitQueue) {
         self.purge_left_over(queue);
         self.sweep();
+        if let Err(error) = self.core.refresh_oldest() {
+            tracing::warn!(%error, "store_oldest_unknown");
+        }
     }
 
     /// Body data first, then the rows that name it.

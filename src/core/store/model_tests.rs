@@ -26,6 +26,9 @@ enum Step {
     Replicated { key: usize, content: u8, version_ms: u64 },
     Delete { key: usize, version_ms: Option<u64> },
     Harm { key: usize },
+    Read { key: usize },
+    Evict { bytes: u64, under_pressure: bool },
+    FoldStubs,
     Clock { forward_ms: u64 },
     ClockBack,
     Stop,
@@ -42,7 +45,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         5 => (key.clone(), 0..4_u8, version.clone())
             .prop_map(|(key, content, version_ms)| Step::Replicated { key, content, version_ms }),
         2 => (key.clone(), prop::option::of(version)).prop_map(|(key, version_ms)| Step::Delete { key, version_ms }),
-        1 => key.prop_map(|key| Step::Harm { key }),
+        1 => key.clone().prop_map(|key| Step::Harm { key }),
+        1 => key.prop_map(|key| Step::Read { key }),
+        2 => (1..3000_u64, any::<bool>()).prop_map(|(bytes, under_pressure)| Step::Evict { bytes, under_pressure }),
+        1 => Just(Step::FoldStubs),
         1 => (0..4_u64).prop_map(|forward_ms| Step::Clock { forward_ms }),
         1 => Just(Step::ClockBack),
         1 => Just(Step::Stop),
@@ -55,6 +61,10 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Model {
     artifacts: BTreeMap<usize, (Version, Vec<u8>)>,
     tombstones: BTreeMap<&'static str, u64>,
+    /// What went: the version, and whether it was withdrawn, so that it may return.
+    gone: BTreeMap<usize, (Version, bool)>,
+    /// Up to where what is neither here nor gone counts as evicted.
+    floor_ms: u64,
 }
 
 impl Model {
@@ -64,6 +74,41 @@ impl Model {
         assert!(newer, "a write that was applied does not win");
         assert!(self.tombstones.get(KEYS[key].0).is_none_or(|tombstone| *tombstone < record.version_ms));
         self.artifacts.insert(key, (record.version(), bytes.to_vec()));
+        if let Some((gone, may_return)) = self.gone.remove(&key) {
+            assert!(record.version() > gone || (may_return && record.version() == gone), "an evicted version is back");
+        }
+    }
+
+    fn is_gone(&self, key: usize, version: Version) -> bool {
+        match self.gone.get(&key) {
+            Some((gone, true)) => version < *gone,
+            Some((gone, false)) => version <= *gone,
+            None => version.version_ms <= self.floor_ms,
+        }
+    }
+
+    /// What an eviction took, which may be anything but what is newer than what it left.
+    fn evicted(&mut self, store: &Store, report: &EvictReport, asked: u64) {
+        let left = |key: &usize| store.lookup(&id(KEYS[*key].0, KEYS[*key].1)).unwrap().is_some();
+        let (kept, went): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.artifacts).into_iter().partition(|(key, _)| left(key));
+        assert_eq!(report.artifacts, went.len() as u64);
+        assert!(report.bytes >= asked || kept.is_empty());
+        self.artifacts = kept;
+        self.gone.extend(went.into_iter().map(|(key, (version, _))| (key, (version, false))));
+    }
+
+    /// What is folded is no longer known by itself.
+    fn folded(&mut self, store: &Store) {
+        self.floor_ms = store.stats().evicted_floor_ms;
+        for (at, (namespace, key)) in KEYS.into_iter().enumerate() {
+            let stub = store.core().stub(&id(namespace, key)).unwrap();
+            if stub.is_none()
+                && let Some((version, _)) = self.gone.remove(&at)
+            {
+                assert!(version.version_ms <= self.floor_ms, "a stub went without the floor");
+            }
+        }
     }
 
     fn replicated(&mut self, key: usize, bytes: &[u8], version_ms: u64, now_ms: u64, outcome: &CommitOutcome) {
@@ -75,6 +120,8 @@ impl Model {
             assert_eq!(*outcome, CommitOutcome::Tombstoned);
         } else if self.artifacts.get(&key).is_some_and(|(here, _)| *here >= version) {
             assert!(matches!(outcome, CommitOutcome::Stale(_)), "{outcome:?}");
+        } else if !self.artifacts.contains_key(&key) && self.is_gone(key, version) {
+            assert_eq!(*outcome, CommitOutcome::Evicted);
         } else {
             self.put(key, bytes, outcome);
         }
@@ -166,8 +213,20 @@ fn step(bench: &Bench, store: &Store, model: &mut Model, step: &Step) {
         Step::Harm { key } => {
             if let Some(record) = store.lookup(&id(KEYS[key].0, KEYS[key].1)).unwrap() {
                 store.report_bad_body(&record, "harmed");
-                model.artifacts.remove(&key);
+                let (version, _) = model.artifacts.remove(&key).unwrap();
+                model.gone.insert(key, (version, true));
             }
+        }
+        Step::Read { key } => store.note_read(&id(KEYS[key].0, KEYS[key].1)),
+        Step::Evict { bytes, under_pressure } => {
+            let report = store.evict(EvictGoal { bytes, under_pressure }).unwrap();
+            model.evicted(store, &report, bytes);
+        }
+        Step::FoldStubs => {
+            store.core().eviction.stubs_max.store(1, std::sync::atomic::Ordering::Release);
+            store.evict(EvictGoal::default()).unwrap();
+            model.folded(store);
+            store.core().eviction.stubs_max.store(1000, std::sync::atomic::Ordering::Release);
         }
         Step::Clock { forward_ms } => bench.clock.advance(Duration::from_millis(forward_ms)),
         Step::ClockBack => bench.clock.set_wall_ms(NOW_MS - 1000),

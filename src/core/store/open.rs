@@ -21,6 +21,7 @@ use super::charge::{self, SweptRow};
 use super::commit_queue::CommitQueue;
 use super::epochs;
 use super::error::StoreError;
+use super::eviction::EvictionState;
 use super::facade::{OpenReport, StoreOptions};
 use super::group::Groups;
 use super::index::{Batch, Index, IndexOptions};
@@ -37,6 +38,7 @@ use super::tagged::Row;
 use super::tombstone_log::TombstoneLog;
 use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
+use super::visits::Visits;
 use super::wanted;
 use crate::core::base::ids::{ArtifactId, BodyNo, Epoch, StoreId};
 use crate::core::base::rng::RngExt as _;
@@ -263,6 +265,7 @@ fn make_core(
     let room = Arc::clone(index.room());
     let wanted_rows = wanted::count(&index)?;
     let set_digest = SetDigest::load(&index, Some(epoch), state.head())?;
+    let eviction = EvictionState::load(&index, state, sizes.stubs_max)?;
     Ok(Core {
         options,
         store_id: identity.store_id,
@@ -288,6 +291,8 @@ fn make_core(
         set_digest: std::sync::Mutex::new(set_digest),
         cursor_changes: std::sync::Mutex::default(),
         verified: VerifiedBodies::default(),
+        visits: Visits::default(),
+        eviction,
         breaker: Breaker::default(),
         late_sync: LateSync::default(),
         dead_bodies: DeadBodies::default(),

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use super::keys::{Table, number_key};
 use super::open::Writer;
 use super::record::{BodyPlace, Record};
 use super::state::{Core, is_deleted, is_expired};
-use super::version;
+use super::version::{self, Here};
 use crate::core::base::ids::{ArtifactId, BodyNo, Digest};
 
 /// Files up to this size are hashed before their first byte is served; larger ones while they are.
@@ -65,9 +66,21 @@ impl Core {
 
     /// Whether a peer's row is worth fetching.
     pub(crate) fn wants(&self, offered: &Record) -> Result<Wants, StoreError> {
-        let existing = self.readable_manifest(&self.id_of(offered))?.map(|record| (record.version(), record.digest));
-        let tombstone = self.tombstone(&offered.name.namespace)?;
-        Ok(version::offered(offered.version(), existing, tombstone, self.options.clock.now_ms()))
+        let id = self.id_of(offered);
+        let existing = self.readable_manifest(&id)?;
+        let here = Here {
+            existing: existing.as_ref(),
+            live: None,
+            tombstone: self.tombstone(&offered.name.namespace)?,
+            stub: if existing.is_none() { self.stub(&id)? } else { None },
+            floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
+            now_ms: self.options.clock.now_ms(),
+        };
+        Ok(match version::offered(offered.version(), here) {
+            // Of what is here in an older version the newer one is wanted in any case.
+            Wants::Fetch if existing.is_none() && self.is_beyond_capacity(offered) => Wants::BeyondCapacity,
+            wants => wants,
+        })
     }
 
     /// Opens a body; the inner error is what is wrong with it.

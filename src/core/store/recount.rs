@@ -9,7 +9,7 @@ use super::charge::charge_of_garbage;
 use super::error::StoreError;
 use super::evaluate::number_of;
 use super::facade::Store;
-use super::integrity::{DETAILS_MAX, push_bounded};
+use super::integrity::push_bounded;
 use super::keys::{LogRow, Table, key_number, namespace_key, number_key, version_key};
 use super::record::{BodyPlace, Record};
 use super::set_digest::SetDigest;
@@ -31,7 +31,7 @@ pub struct Recount {
     pub stubs: u64,
     /// Artifacts that expire.
     pub expiring: u64,
-    /// What does not fit together; at most [`DETAILS_MAX`].
+    /// What does not fit together; at most [`DETAILS_MAX`](super::integrity::DETAILS_MAX).
     pub mismatches: Vec<String>,
 }
 

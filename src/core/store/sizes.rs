@@ -25,6 +25,8 @@ pub struct IndexSizes {
     pub info_log_bytes: u64,
     /// Puts are refused when less than this is free, so that deletes, flushes and reopening still have room.
     pub put_reserve_bytes: u64,
+    /// Stubs of evicted artifacts, about 60 bytes each: a thousandth of the volume.
+    pub stubs_max: u64,
 }
 
 const KIB: u64 = 1 << 10;
@@ -49,6 +51,7 @@ impl IndexSizes {
             manifest_bytes: share(512, 64 * KIB, 16 * MIB),
             info_log_bytes: share(1024, 64 * KIB, 4 * MIB),
             put_reserve_bytes: wal_bytes * 2,
+            stubs_max: share(64 * KIB, 4096, 1 << 20),
         }
     }
 }

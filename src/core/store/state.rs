@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::breaker::Breaker;
 use super::charge::SweptRow;
 use super::error::StoreError;
+use super::eviction::EvictionState;
 use super::facade::{StoreOptions, StoreStats};
 use super::index::Index;
 use super::keys::{META_STATE, Table};
@@ -18,9 +19,11 @@ use super::metrics::StoreMetrics;
 use super::record::Record;
 use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
+use super::stubs::Stub;
 use super::tagged::Row;
 use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
+use super::visits::Visits;
 use crate::core::base::ids::{ArtifactId, Epoch, Seq, StoreId};
 
 /// The row that rides in every batch: the head and the counters.
@@ -113,6 +116,11 @@ impl StateRow {
         self.0.number(9)
     }
 
+    /// Raises it; it never falls.
+    pub(crate) fn raise_evicted_floor(&mut self, version_ms: u64) {
+        self.0.set_number(4, self.evicted_floor_ms().max(version_ms));
+    }
+
     /// Counts an artifact in.
     pub(crate) fn add(&mut self, record: &Record) {
         self.0.set_number(2, self.artifacts().saturating_add(1));
@@ -179,6 +187,8 @@ pub(crate) struct Core {
     /// Held while a cursor is read and replaced: a peer's walk and its feed move the same one.
     pub(crate) cursor_changes: Mutex<()>,
     pub(crate) verified: VerifiedBodies,
+    pub(crate) visits: Visits,
+    pub(crate) eviction: EvictionState,
     pub(crate) breaker: Breaker,
     pub(crate) late_sync: LateSync,
     /// Inline bodies whose table files may be dropped.
@@ -209,7 +219,7 @@ impl Core {
             evicted_floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
             charged_bytes: self.charged_bytes(),
             capacity_bytes: Some(self.capacity_bytes.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX),
-            oldest_version_ms: 0,
+            oldest_version_ms: self.oldest_version_ms(),
             evictions: self.evictions.load(Ordering::Acquire),
             write_stopped: self.stop_reason(),
         }
@@ -284,6 +294,14 @@ impl Core {
             }
             other => other,
         }
+    }
+
+    /// What is left of an artifact that went; one of a later format is none.
+    pub(crate) fn stub(&self, id: &ArtifactId) -> Result<Option<Stub>, StoreError> {
+        if self.stubs.load(Ordering::Acquire) == 0 {
+            return Ok(None);
+        }
+        Ok(self.index.get(Table::Stubs, id.as_bytes())?.and_then(|bytes| Stub::decode(&bytes)))
     }
 
     /// The version up to which a namespace is deleted.

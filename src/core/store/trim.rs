@@ -54,7 +54,16 @@ impl DeadBodies {
 
 /// Drops the table files of dead inline bodies, if enough have died.
 pub(crate) fn trim(core: &Core) -> Result<(), StoreError> {
-    let Some((low, high)) = core.dead_bodies.take(core.sizes.table_file_bytes) else { return Ok(()) };
+    trim_from(core, core.sizes.table_file_bytes)
+}
+
+/// Drops them however few have died.
+pub(crate) fn trim_all(core: &Core) -> Result<(), StoreError> {
+    trim_from(core, 1)
+}
+
+fn trim_from(core: &Core, bytes_min: u64) -> Result<(), StoreError> {
+    let Some((low, high)) = core.dead_bodies.take(bytes_min) else { return Ok(()) };
     let settled = core.bodies_settled_below.load(Ordering::Acquire);
     let mut gap_start = low.saturating_sub(low % GAP_NUMBERS_MIN);
     let end = high.saturating_add(1).min(settled);

@@ -6,7 +6,8 @@
 
 use super::committer::{CommitOutcome, Put, PutMode, PutOrigin};
 use super::record::Record;
-use crate::core::base::ids::{Digest, Seq, StoreId, Version};
+use super::stubs::{Stub, is_gone};
+use crate::core::base::ids::{Seq, StoreId, Version};
 use crate::core::base::limits::CLOCK_SKEW_MAX_MS;
 
 /// Whether a put is stored.
@@ -29,27 +30,36 @@ pub(crate) struct Stamp {
     pub(crate) origin: Option<StoreId>,
 }
 
-/// Decides a put. `existing` is the manifest as it lies there, `live` the same if it is still served.
-pub(crate) fn decide(
-    put: &Put,
-    existing: Option<&Record>,
-    live: Option<&Record>,
-    tombstone: Option<u64>,
-    now_ms: u64,
-) -> Decision {
-    match (&put.origin, live) {
+/// What is known here of an artifact when a version of it is decided on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Here<'a> {
+    /// The manifest as it lies there.
+    pub(crate) existing: Option<&'a Record>,
+    /// The same, if it is still served.
+    pub(crate) live: Option<&'a Record>,
+    /// Up to where its namespace is deleted.
+    pub(crate) tombstone: Option<u64>,
+    /// What is left of it, if it went.
+    pub(crate) stub: Option<Stub>,
+    /// Up to where what has neither manifest nor stub counts as evicted.
+    pub(crate) floor_ms: u64,
+    /// The clock.
+    pub(crate) now_ms: u64,
+}
+
+/// Decides a put.
+pub(crate) fn decide(put: &Put, here: Here<'_>) -> Decision {
+    match (&put.origin, here.live) {
         (PutOrigin::Local(PutMode::WriteOnce), Some(live)) => {
             Decision::Refuse(CommitOutcome::AlreadyPresent(Box::new(live.clone())))
         }
-        (PutOrigin::Local(_), _) => Decision::Store(local_stamp(existing, tombstone, now_ms)),
-        (PutOrigin::Replicated { version_ms: 0, created_at_ms, origin, .. }, _) => Decision::Store(Stamp {
-            created_at_ms: *created_at_ms,
-            origin: Some(*origin),
-            ..local_stamp(existing, tombstone, now_ms)
-        }),
+        (PutOrigin::Local(_), _) => Decision::Store(local_stamp(here)),
+        (PutOrigin::Replicated { version_ms: 0, created_at_ms, origin, .. }, _) => {
+            Decision::Store(Stamp { created_at_ms: *created_at_ms, origin: Some(*origin), ..local_stamp(here) })
+        }
         (PutOrigin::Replicated { version_ms, logical, created_at_ms, origin }, _) => {
             let version = Version { version_ms: *version_ms, logical: *logical, digest: put.body.digest };
-            match refuse_replicated(version, existing, tombstone, now_ms) {
+            match refuse_replicated(version, here) {
                 Some(outcome) => Decision::Refuse(outcome),
                 None => Decision::Store(Stamp {
                     version_ms: *version_ms,
@@ -62,38 +72,43 @@ pub(crate) fn decide(
     }
 }
 
-fn refuse_replicated(
-    version: Version,
-    existing: Option<&Record>,
-    tombstone: Option<u64>,
-    now_ms: u64,
-) -> Option<CommitOutcome> {
-    if version.version_ms > now_ms.saturating_add(CLOCK_SKEW_MAX_MS) {
+fn refuse_replicated(version: Version, here: Here<'_>) -> Option<CommitOutcome> {
+    if version.version_ms > here.now_ms.saturating_add(CLOCK_SKEW_MAX_MS) {
         return Some(CommitOutcome::ClockSkew { version_ms: version.version_ms });
     }
-    if tombstone.is_some_and(|tombstone| tombstone >= version.version_ms) {
+    if here.tombstone.is_some_and(|tombstone| tombstone >= version.version_ms) {
         return Some(CommitOutcome::Tombstoned);
     }
-    existing
-        .filter(|existing| existing.version() >= version)
-        .map(|existing| CommitOutcome::Stale(Box::new(existing.clone())))
+    match here.existing {
+        Some(existing) if existing.version() >= version => Some(CommitOutcome::Stale(Box::new(existing.clone()))),
+        Some(_) => None,
+        None => is_gone(&version, here.stub, here.floor_ms).then_some(CommitOutcome::Evicted),
+    }
 }
 
 /// max(now, the key's version + 1, the tombstone + 1); where the key's version stands at the skew bound, `logical`
-/// rises instead, so that no chain of writes drags the version past what peers accept.
-pub(crate) fn local_stamp(existing: Option<&Record>, tombstone: Option<u64>, now_ms: u64) -> Stamp {
-    let floor_ms = tombstone.map_or(now_ms, |tombstone| now_ms.max(tombstone.saturating_add(1)));
-    let (version_ms, logical) = match existing {
-        Some(existing) if existing.version_ms >= floor_ms => after(existing, now_ms.saturating_add(CLOCK_SKEW_MAX_MS)),
-        _ => (floor_ms, 0),
+/// rises instead, so that no chain of writes drags the version past what peers accept. Of a key that went, the version
+/// that went counts: it may still be elsewhere.
+fn local_stamp(here: Here<'_>) -> Stamp {
+    let now_ms = here.now_ms;
+    let tombstone_ms = here.tombstone.map_or(0, |tombstone| tombstone.saturating_add(1));
+    let at_least_ms = now_ms.max(tombstone_ms);
+    let standing = match (here.existing, here.stub) {
+        (Some(existing), _) => Some((existing.version_ms, existing.logical)),
+        (None, Some(stub)) => Some(stub.version()),
+        (None, None) => (here.floor_ms > 0).then_some((here.floor_ms, 0)),
+    };
+    let (version_ms, logical) = match standing {
+        Some(standing) if standing.0 >= at_least_ms => after(standing, now_ms.saturating_add(CLOCK_SKEW_MAX_MS)),
+        _ => (at_least_ms, 0),
     };
     Stamp { version_ms, logical, created_at_ms: 0, origin: None }
 }
 
-fn after(existing: &Record, version_ms_max: u64) -> (u64, u16) {
-    let next_ms = existing.version_ms.saturating_add(1);
-    match existing.logical.checked_add(1) {
-        Some(logical) if next_ms > version_ms_max => (existing.version_ms, logical),
+fn after((version_ms, logical): (u64, u16), version_ms_max: u64) -> (u64, u16) {
+    let next_ms = version_ms.saturating_add(1);
+    match logical.checked_add(1) {
+        Some(logical) if next_ms > version_ms_max => (version_ms, logical),
         _ => (next_ms, 0),
     }
 }
@@ -126,22 +141,18 @@ impl Stamp {
 }
 
 /// The order of a peer's row against what is here, for callers that have no body yet.
-pub(crate) fn offered(
-    version: Version,
-    existing: Option<(Version, Digest)>,
-    tombstone: Option<u64>,
-    now_ms: u64,
-) -> super::facade::Wants {
+pub(crate) fn offered(version: Version, here: Here<'_>) -> super::facade::Wants {
     use super::facade::Wants;
-    if version.version_ms > now_ms.saturating_add(CLOCK_SKEW_MAX_MS) {
+    if version.version_ms > here.now_ms.saturating_add(CLOCK_SKEW_MAX_MS) {
         return Wants::ClockSkew;
     }
-    if tombstone.is_some_and(|tombstone| tombstone >= version.version_ms) {
+    if here.tombstone.is_some_and(|tombstone| tombstone >= version.version_ms) {
         return Wants::Tombstoned;
     }
-    match existing {
-        Some((here, _)) if here >= version => Wants::AlreadyHere,
-        Some((_, digest)) if digest == version.digest => Wants::Adopt,
+    match here.existing {
+        Some(existing) if existing.version() >= version => Wants::AlreadyHere,
+        Some(existing) if existing.digest == version.digest => Wants::Adopt,
+        None if is_gone(&version, here.stub, here.floor_ms) => Wants::Evicted,
         _ => Wants::Fetch,
     }
 }

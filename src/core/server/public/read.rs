@@ -99,7 +99,14 @@ pub async fn head(
 /// The store is not open or failed.
 pub async fn lookup(node: &NodeContext, target: &Target) -> Result<Option<Record>, Problem> {
     let id = target.name.artifact_id(&node.config.tenant_id);
-    Ok(node.store.call(move |store| store.lookup(&id)).await?)
+    let found = node.store.call(move |store| {
+        let found = store.lookup(&id)?;
+        if found.is_some() {
+            store.note_read(&id);
+        }
+        Ok(found)
+    });
+    Ok(found.await?)
 }
 
 async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) -> Result<(Response, u64), Problem> {
@@ -184,6 +191,7 @@ async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Re
     let id = target.name.artifact_id(&node.config.tenant_id);
     let found = node.store.call(move |store| {
         let Some(record) = store.lookup(&id)? else { return Ok(None) };
+        store.note_read(&id);
         if conditions.not_modified(&record.digest) {
             return Ok(Some(Found::NotModified(Box::new(record))));
         }
