@@ -16,7 +16,6 @@ use super::progress::NoProgress;
 use super::settle::{ItemEnd, bootstrap_artifact_from_peer};
 use super::source::{SourcePage, SourceRow};
 use super::wanted::{note_for_later, note_unsettled};
-use crate::core::store::Store;
 use crate::core::store::error::StoreError;
 
 /// Bodies above this are fetched beside the feed: on a slow link this one is a few seconds, and a write of a note and a
@@ -80,8 +79,6 @@ async fn settle(pass: &Pass<'_>, item: PlannedItem, noted: PlannedItem) -> Resul
         return Ok(());
     }
     // Another follower may have brought it before the note was written; then no commit takes the note away.
-    let (id, version) = (noted.id, noted.record.version());
-    let is_stale =
-        move |store: &Store| Ok::<_, StoreError>(store.wanted(&id)?.is_some_and(|row| row.version <= version));
-    pass.engine.store.call(move |store| if is_stale(store)? { store.settle_wanted(&[id]) } else { Ok(()) }).await
+    let settled = (noted.id, noted.record.version());
+    pass.engine.store.call(move |store| store.settle_wanted(&[settled])).await
 }

@@ -209,14 +209,14 @@ async fn retry_one(
     peers: &[Peer],
     wanted: Wanted,
 ) -> Result<ItemEnd, StoreError> {
-    let id = wanted.id;
+    let (id, settled) = (wanted.id, (wanted.id, wanted.version));
     let _flight = engine.flights.enter(id).await;
     let record = wanted_record(&wanted);
     let listed = record.clone();
     let action = decide(engine.store.call(move |store| store.wants(&listed)).await?);
     // What is here under an older version is fetched: a wanted row does not carry all that adopting needs.
     if matches!(action, Action::Skip | Action::PassOver | Action::Refuse) {
-        engine.store.call(move |store| store.settle_wanted(&[id])).await?;
+        engine.store.call(move |store| store.settle_wanted(&[settled])).await?;
         return Ok(ItemEnd::present());
     }
     let mut worst: Option<FetchError> = None;
@@ -229,7 +229,7 @@ async fn retry_one(
                 }
                 // A put settles by itself exactly what it settles, which may be less than is wanted by now.
                 if end.outcome != Outcome::Applied {
-                    engine.store.call(move |store| store.settle_wanted(&[id])).await?;
+                    engine.store.call(move |store| store.settle_wanted(&[settled])).await?;
                 }
                 return Ok(end);
             }

@@ -136,6 +136,7 @@ fn refresh_gauges(node: &Node) {
     gauges.multipart_uploads.set(i64::try_from(node.uploads.count()).unwrap_or(i64::MAX));
     gauges.process.refresh();
     if let Some(store) = node.store.current() {
+        store.show_metrics();
         let stats = store.stats();
         gauges.artifacts.set(signed(stats.artifacts));
         gauges.artifact_bytes.set(signed(stats.body_bytes));

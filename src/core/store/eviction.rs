@@ -23,6 +23,7 @@ use super::eviction_walk::{Lap, Walk};
 use super::index::Index;
 use super::keys::{META_HAND, Table, key_version_ms};
 use super::maintenance::Maintenance;
+use super::metrics::EvictionReason;
 use super::open::Writer;
 use super::record::Record;
 use super::state::{Core, StateRow, corrupt};
@@ -63,7 +64,7 @@ pub(crate) struct EvictionState {
     hand: Mutex<Vec<u8>>,
     /// The version at the hand; 0 = nothing was evicted yet.
     floor_ms: AtomicU64,
-    /// The version of the oldest artifact, as last looked at; never later than it is.
+    /// The version of the oldest artifact, as last looked at.
     oldest_ms: AtomicU64,
     /// Behind which manifest the search for expired ones goes on.
     patrol: Mutex<Vec<u8>>,
@@ -164,6 +165,10 @@ impl Run<'_> {
         self.fold_stubs()
     }
 
+    pub(super) fn reason(&self) -> EvictionReason {
+        if self.goal.under_pressure { EvictionReason::Pressure } else { EvictionReason::Capacity }
+    }
+
     /// Charged bytes that are still to be freed.
     pub(super) fn missing(&self) -> u64 {
         if self.core.is_closing() { 0 } else { self.goal.bytes.saturating_sub(self.report.bytes) }
@@ -177,7 +182,7 @@ impl Run<'_> {
                 continue;
             }
             let moved = hand.is_some().then(|| walk.position().to_vec());
-            self.commit(Eviction { chosen, hand: moved.clone(), ..Eviction::default() })?;
+            self.commit(Eviction { chosen, hand: moved.clone(), ..Eviction::default() }, self.reason())?;
             if let (Some(hand), Some(moved)) = (hand.as_deref_mut(), moved) {
                 *hand = moved;
             }
@@ -186,9 +191,12 @@ impl Run<'_> {
     }
 
     /// Has a batch evicted and its bodies removed.
-    pub(super) fn commit(&mut self, eviction: Eviction) -> Result<(), StoreError> {
+    pub(super) fn commit(&mut self, eviction: Eviction, reason: EvictionReason) -> Result<(), StoreError> {
         self.core.check_writable()?;
         let evicted = self.writer.queue.evict(eviction)?;
+        if let Some(metrics) = self.core.metrics.get() {
+            metrics.evicted(reason, evicted.artifacts, evicted.bytes);
+        }
         Maintenance::new(self.core).sweep_these(&evicted.garbage);
         self.report.artifacts += evicted.artifacts;
         self.report.bytes += evicted.bytes;

@@ -68,7 +68,7 @@ impl Run<'_> {
             doomed.extend(staying.into_iter().map(|(id, seq, _)| (id, seq)));
         }
         for some in doomed.chunks(EVICT_ROWS_MAX) {
-            self.commit(Eviction { chosen: some.to_vec(), ..Eviction::default() })?;
+            self.commit(Eviction { chosen: some.to_vec(), ..Eviction::default() }, self.reason())?;
         }
         self.report.extents_dropped += 1;
         Ok(())
@@ -99,6 +99,9 @@ impl Run<'_> {
         let moved = answer.recv().unwrap_or(Err(StoreError::NotOpen))?;
         Maintenance::new(self.core).sweep_these(&moved.garbage);
         self.report.rewritten += moved.garbage.len() as u64;
+        if let Some(metrics) = self.core.metrics.get() {
+            metrics.relocated(moved.garbage.len() as u64);
+        }
         Ok(())
     }
 }

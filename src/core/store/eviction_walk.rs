@@ -10,6 +10,7 @@ use super::error::StoreError;
 use super::evaluate_evict::Eviction;
 use super::eviction::Run;
 use super::keys::{LogRow, Table, key_version_ms, last_seq, number_key};
+use super::metrics::EvictionReason;
 use super::record::{BodyPlace, Record};
 use super::state::{Core, corrupt, is_expired};
 use crate::core::base::ids::{ArtifactId, Seq};
@@ -157,7 +158,7 @@ impl Run<'_> {
             }
         }
         for some in chosen.chunks(EVICT_ROWS_MAX) {
-            self.commit(Eviction { chosen: some.to_vec(), ..Eviction::default() })?;
+            self.commit(Eviction { chosen: some.to_vec(), ..Eviction::default() }, EvictionReason::Expired)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -24,7 +25,7 @@ use super::wanted::Wanted;
 use crate::core::base::clock::Clock;
 use crate::core::base::disk::Disk;
 use crate::core::base::executor::StoreExecutor;
-use crate::core::base::ids::{ArtifactId, Epoch, InstanceId, Seq, StoreId};
+use crate::core::base::ids::{ArtifactId, Epoch, InstanceId, Seq, StoreId, Version};
 use crate::core::base::rng::Rng;
 use crate::core::config::Durability;
 use crate::core::data_dir::layout::Layout;
@@ -168,6 +169,17 @@ impl Store {
     /// O(1) figures.
     pub fn stats(&self) -> StoreStats {
         self.core.stats()
+    }
+
+    /// Sets the gauges of the store's metrics; for whoever is about to show them.
+    pub fn show_metrics(&self) {
+        if let Some(metrics) = self.core.metrics.get() {
+            let stats = self.core.stats();
+            let now_ms = self.core.options.clock.now_ms();
+            let age_ms = if stats.oldest_version_ms == 0 { 0 } else { now_ms.saturating_sub(stats.oldest_version_ms) };
+            let stubs = self.core.stubs.load(Ordering::Acquire);
+            metrics.show(stats.charged_bytes, Duration::from_millis(age_ms), stubs);
+        }
     }
 
     /// Bounds what bodies may take, in charged bytes; `None` lifts the bound. Nothing is evicted by this: see
@@ -373,9 +385,9 @@ impl Store {
         self.core.note_wanted(rows)
     }
 
-    /// Forgets wanted rows; a put of the artifact forgets its row by itself.
-    pub fn settle_wanted(&self, ids: &[ArtifactId]) -> Result<(), StoreError> {
-        self.core.settle_wanted(ids)
+    /// Forgets wanted rows, each up to a version; a put of the artifact forgets its row by itself.
+    pub fn settle_wanted(&self, settled: &[(ArtifactId, Version)]) -> Result<(), StoreError> {
+        self.core.settle_wanted(settled)
     }
 
     /// The wanted row of one artifact.

@@ -279,6 +279,7 @@ impl<'a> Maintenance<'a> {
             self.core.dead_bodies.note(BodyNo(number), row.number(2));
         } else {
             let body_no = BodyNo(number);
+            self.core.verified.remove(body_no);
             if let Err(error) = self.remove_file(body_no, row.number(3) != 0) {
                 tracing::warn!(%body_no, %error, "store_unlink_failed");
                 return false;

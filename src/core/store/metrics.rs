@@ -3,7 +3,7 @@
 //! How it works: the families live as long as the process; a store that is opened is given them, so that a reopen
 //! goes on counting.
 
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::committer::CommitOutcome;
 use super::error::StoreError;
@@ -24,6 +24,29 @@ const OUTCOMES: [&str; 11] = [
     "error",
 ];
 
+/// Why an artifact was evicted; the values of `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EvictionReason {
+    /// Its time was over.
+    Expired,
+    /// The store was at its capacity.
+    Capacity,
+    /// The volume was short of space.
+    Pressure,
+}
+
+impl EvictionReason {
+    const ALL: [Self; 3] = [Self::Expired, Self::Capacity, Self::Pressure];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Capacity => "capacity",
+            Self::Pressure => "pressure",
+        }
+    }
+}
+
 /// The store's families.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
@@ -32,6 +55,12 @@ pub struct StoreMetrics {
     group_duration: Histogram,
     bodies_removed: IntCounter,
     breaker_refusals: IntCounter,
+    evictions: IntCounterVec,
+    evicted_bytes: IntCounter,
+    relocations: IntCounter,
+    charged_bytes: IntGauge,
+    retention: IntGauge,
+    stubs: IntGauge,
 }
 
 impl StoreMetrics {
@@ -45,8 +74,26 @@ impl StoreMetrics {
         for outcome in OUTCOMES {
             changes.with_label_values(&[outcome]);
         }
+        let evictions =
+            registry.counters("kura_store_evictions_total", "Artifacts evicted to make room, by reason.", &["reason"]);
+        for reason in EvictionReason::ALL {
+            evictions.with_label_values(&[reason.label()]);
+        }
         Self {
             changes,
+            evictions,
+            evicted_bytes: registry
+                .counter("kura_store_evicted_bytes_total", "Charged bytes of the bodies of evicted artifacts."),
+            relocations: registry.counter(
+                "kura_store_relocated_bodies_total",
+                "Inline bodies moved so that the table files they lay in could be dropped.",
+            ),
+            charged_bytes: registry.gauge(
+                "kura_store_charged_bytes",
+                "What all bodies take on the volume, with those that wait to be removed.",
+            ),
+            retention: registry.gauge("kura_store_retention_seconds", "Age of the oldest artifact; 0 without any."),
+            stubs: registry.gauge("kura_store_stubs", "Evicted versions remembered one by one."),
             groups: registry.counter("kura_store_commit_groups_total", "Groups of changes committed together."),
             group_duration: registry
                 .histogram("kura_store_commit_duration_seconds", "Time a group took, from its first change to its answers."),
@@ -70,6 +117,23 @@ impl StoreMetrics {
 
     pub(crate) fn removed(&self, bodies: u64) {
         self.bodies_removed.inc_by(bodies);
+    }
+
+    pub(crate) fn evicted(&self, reason: EvictionReason, artifacts: u64, bytes: u64) {
+        self.evictions.with_label_values(&[reason.label()]).inc_by(artifacts);
+        self.evicted_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn relocated(&self, bodies: u64) {
+        self.relocations.inc_by(bodies);
+    }
+
+    /// Sets the gauges, when somebody looks.
+    pub(crate) fn show(&self, charged_bytes: u64, retention: std::time::Duration, stubs: u64) {
+        let shown = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.charged_bytes.set(shown(charged_bytes));
+        self.retention.set(shown(retention.as_secs()));
+        self.stubs.set(shown(stubs));
     }
 
     pub(crate) fn refused_withdrawal(&self) {
@@ -106,5 +170,8 @@ mod tests {
         let text = registry.encode().unwrap();
         assert!(OUTCOMES.iter().all(|name| text.contains(&format!("outcome=\"{name}\""))));
         assert!(text.contains("kura_store_changes_total{outcome=\"error\"} 1"));
+        for reason in ["expired", "capacity", "pressure"] {
+            assert!(text.contains(&format!("kura_store_evictions_total{{reason=\"{reason}\"}} 0")));
+        }
     }
 }

@@ -39,10 +39,11 @@ impl Run<'_> {
                 folded.push((id, stub));
             }
             if folded.len() == FOLD_ROWS_MAX {
-                self.commit(Eviction { folded: std::mem::take(&mut folded), floor_ms, ..Eviction::default() })?;
+                let folded = std::mem::take(&mut folded);
+                self.commit(Eviction { folded, floor_ms, ..Eviction::default() }, self.reason())?;
             }
         }
-        self.commit(Eviction { folded, floor_ms, ..Eviction::default() })
+        self.commit(Eviction { folded, floor_ms, ..Eviction::default() }, self.reason())
     }
 }
 

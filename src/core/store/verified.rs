@@ -1,6 +1,7 @@
 //! Which body files were hashed and found good by this process: one bit per body number.
 //!
-//! Memory: 512 bytes per extent of 4,096 numbers, 1.3 MB for ten million bodies.
+//! Memory: 512 bytes per extent of 4,096 numbers, 1.3 MB for ten million bodies. Bits of bodies that went are forgotten,
+//! so extents without any left take nothing.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -38,6 +39,21 @@ impl VerifiedBodies {
     }
 }
 
+impl VerifiedBodies {
+    /// Forgets a body that is gone; its number is never used again.
+    pub(crate) fn remove(&self, body_no: BodyNo) {
+        let (word, bit) = position(body_no);
+        let mut extents = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(words) = extents.get_mut(&extent_of(body_no)) else { return };
+        if let Some(word) = words.get_mut(word) {
+            *word &= !bit;
+        }
+        if words.iter().all(|word| *word == 0) {
+            extents.remove(&extent_of(body_no));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +67,17 @@ mod tests {
             assert!(verified.contains(BodyNo(number)));
             assert!(!verified.contains(BodyNo(number + 1)));
         }
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_and_an_empty_extent_takes_nothing() {
+        let verified = VerifiedBodies::default();
+        verified.insert(BodyNo(7));
+        verified.insert(BodyNo(4095));
+        verified.remove(BodyNo(7));
+        verified.remove(BodyNo(1 << 40));
+        assert!(!verified.contains(BodyNo(7)) && verified.contains(BodyNo(4095)));
+        verified.remove(BodyNo(4095));
+        assert!(verified.0.read().unwrap().is_empty());
     }
 }

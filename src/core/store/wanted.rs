@@ -180,14 +180,20 @@ impl Core {
         Ok(true)
     }
 
-    /// Forgets wanted rows.
-    pub(crate) fn settle_wanted(&self, ids: &[ArtifactId]) -> Result<(), StoreError> {
+    /// Forgets wanted rows, each up to a version: what became wanted in a newer one meanwhile stays wanted.
+    pub(crate) fn settle_wanted(&self, settled: &[(ArtifactId, Version)]) -> Result<(), StoreError> {
         self.check_writable()?;
         let (mut batch, mut count) = (self.index.batch(), self.wanted_rows());
         let mut removed = 0;
-        for id in ids.iter().collect::<std::collections::HashSet<_>>() {
-            removed += u64::from(self.index.get(Table::Wanted, id.as_bytes())?.is_some());
-            batch.delete(Table::Wanted, id.as_bytes());
+        let mut newest = HashMap::<ArtifactId, Version>::new();
+        for (id, version) in settled {
+            newest.entry(*id).and_modify(|known| *known = (*known).max(*version)).or_insert(*version);
+        }
+        for (id, version) in newest {
+            if self.is_settled_by(&id, version) {
+                batch.delete(Table::Wanted, id.as_bytes());
+                removed += 1;
+            }
         }
         self.write_unsynced(batch)?;
         *count = count.saturating_sub(removed);

@@ -49,8 +49,12 @@ fn one_artifact_noted_twice_at_once_is_one_row_and_settled_twice_none() {
     let store = bench.open();
     assert!(store.note_wanted(&[wanted("a", 100, "one"), wanted("a", 100, "two")]).unwrap());
     assert_eq!(counted(&store), (1, 1));
-    store.settle_wanted(&[id("ios", "a"), id("ios", "a")]).unwrap();
+    let settled = (id("ios", "a"), wanted("a", 100, "one").version);
+    store.settle_wanted(&[settled, settled]).unwrap();
     assert_eq!(counted(&store), (0, 0));
+    assert!(store.note_wanted(&[wanted("a", 200, "one")]).unwrap());
+    store.settle_wanted(&[settled]).unwrap();
+    assert_eq!(counted(&store), (1, 1), "a newer version became wanted meanwhile");
 }
 
 #[test]
