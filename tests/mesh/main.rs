@@ -20,3 +20,5 @@ mod recovery;
 mod replication;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod stuck_peers;

@@ -1,16 +1,18 @@
 //! A node that cannot do everything: no space on the volume, or a store that is not open yet.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use axum::body::Body;
 use http::{Request, StatusCode};
 use kura::core::base::clock::SystemClock;
 use kura::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
+use kura::core::base::executor::{Job, StoreExecutor};
 use kura::core::data_dir::layout::Layout;
 use kura::core::server::node::{NodeContext, Seams};
 use kura::core::server::public;
 use kura::core::server::startup_status::StartupStatus;
+use tokio::io::AsyncWriteExt;
 use tower::ServiceExt;
 
 use crate::harness::{PATIENCE, TestNode, noise, settings};
@@ -117,4 +119,115 @@ async fn an_upload_that_stalls_is_given_up_after_a_minute() {
     assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
     assert_eq!(began.elapsed().as_secs(), 60);
     assert_eq!(node.settled(PATIENCE).await.reserved, 0);
+}
+
+/// Threads whose jobs stand still on command, as they do when a disk hangs.
+#[derive(Debug)]
+struct Hanging {
+    threads: Arc<dyn StoreExecutor>,
+    hangs: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Hanging {
+    fn new() -> (Arc<Self>, Arc<(Mutex<bool>, Condvar)>) {
+        let (threads, hangs) = (Seams::system().executor, Arc::<(Mutex<bool>, Condvar)>::default());
+        (Arc::new(Self { threads, hangs: Arc::clone(&hangs) }), hangs)
+    }
+}
+
+impl StoreExecutor for Hanging {
+    fn execute(&self, job: Job) {
+        let hangs = Arc::clone(&self.hangs);
+        self.threads.execute(Box::new(move || {
+            let (state, changed) = &*hangs;
+            drop(changed.wait_while(state.lock().unwrap(), |hangs| *hangs).unwrap());
+            job();
+        }));
+    }
+
+    fn permits(&self) -> Option<Arc<tokio::sync::Semaphore>> {
+        self.threads.permits()
+    }
+}
+
+fn hang(hangs: &(Mutex<bool>, Condvar), on: bool) {
+    *hangs.0.lock().unwrap() = on;
+    hangs.1.notify_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn liveness_and_probes_answer_while_the_store_hangs_and_ready_says_so() {
+    let (executor, hangs) = Hanging::new();
+    let node = TestNode::start_over(Seams { executor, ..Seams::system() }).await;
+    assert_eq!(node.put("/api/metro/cache/a", b"x").await, 200);
+    assert_eq!(node.get("/ready").await.status, 200);
+    hang(&hangs, true);
+    // More reads than there are threads, and then some.
+    let mut stuck = Vec::new();
+    for _ in 0..100 {
+        let mut stream = node.connect().await;
+        stream.write_all(b"GET /api/metro/cache/a HTTP/1.1\r\nHost: kura\r\n\r\n").await.unwrap();
+        stuck.push(stream);
+    }
+    let began = std::time::Instant::now();
+    for path in ["/up", "/ready", "/status/rollout", "/metrics"] {
+        assert_eq!(node.get(path).await.status, 200, "{path}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "the probes took {:?}", began.elapsed());
+    let ready = async |status: u16| {
+        while node.get("/ready").await.status != status {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ready(503)).await.expect("a store that hangs is no ready one");
+    let said = node.get("/ready").await.text();
+    assert!(said.contains("store_stalled"), "{said}");
+    assert_eq!(node.get("/up").await.status, 200, "and no reason to kill the node");
+    hang(&hangs, false);
+    tokio::time::timeout(PATIENCE, ready(200)).await.expect("it answers again");
+    assert_eq!(node.get("/api/metro/cache/a").await.body, b"x");
+}
+
+/// Samples of a family that are not zero, by their labels.
+async fn counted(node: &TestNode, family: &str) -> Vec<String> {
+    let text = node.get("/metrics").await.text();
+    let lines = text.lines().filter(|line| line.starts_with(family) && !line.ends_with(" 0"));
+    lines.map(|line| line[family.len()..].to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_vanished_clients_are_counted_as_what_they_are_and_not_as_faults() {
+    let (executor, hangs) = Hanging::new();
+    let node = TestNode::start_over(Seams { executor, ..Seams::system() }).await;
+    assert!(counted(&node, "kura_requests_refused_total").await.is_empty(), "each is there from the start, at zero");
+    assert_eq!(node.metric("kura_requests_refused_total{limit=\"staging_ledger\"}").await, 0);
+
+    hang(&hangs, true);
+    let mut gone = node.connect().await;
+    gone.write_all(b"GET /api/metro/cache/a HTTP/1.1\r\nHost: kura\r\n\r\n").await.unwrap();
+    while node.running().node.drain.inflight() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(gone);
+    let vanished = async {
+        while !counted(&node, "kura_http_requests_total").await.iter().any(|line| line.contains("status=\"499\"")) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, vanished).await.expect("499");
+    hang(&hangs, false);
+
+    let mut cut = node.connect().await;
+    cut.write_all(b"PUT /api/metro/cache/b HTTP/1.1\r\nHost: kura\r\nContent-Length: 1000\r\n\r\nhalf").await.unwrap();
+    drop(cut);
+    let too_long = [("Content-Length", "3000000000")];
+    assert_eq!(node.send("PUT", "/api/metro/cache/c", &too_long, b"").await.status, 413);
+    node.running().drain();
+    assert_eq!(node.put("/api/metro/cache/d", b"x").await, 503);
+    assert_eq!(node.put("/v1/cache/1", b"x").await, 403, "Nx hears another status, the counter does not");
+    let refused = counted(&node, "kura_requests_refused_total").await;
+    assert_eq!(refused, ["{limit=\"body_length\"} 1", "{limit=\"draining\"} 2"]);
+    let server_errors: Vec<String> = counted(&node, "kura_http_requests_total").await;
+    let faults: Vec<&String> = server_errors.iter().filter(|line| line.contains("status=\"5")).collect();
+    assert_eq!(faults.len(), 1, "only the drain, which says when to come back: {faults:?}");
 }

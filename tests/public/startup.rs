@@ -150,6 +150,7 @@ async fn the_probes_carry_every_key_of_the_contract() {
             ("http_inflight_requests", number),
             ("grpc_inflight_requests", number),
             ("reasons", list),
+            ("gates", list),
             ("readiness", text),
         ],
     );
@@ -170,6 +171,8 @@ async fn the_probes_carry_every_key_of_the_contract() {
             ("outbox_messages", number),
             ("memory_pressure_state", number),
             ("fd_timeout_count", number),
+            ("progress", Value::is_object),
+            ("reasons", list),
         ],
     );
     assert_eq!((&ready["state"], &ready["readiness"]), (&"serving".into(), &"complete".into()));

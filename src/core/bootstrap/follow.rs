@@ -101,7 +101,10 @@ fn stop_workers_of_strangers(
 ) {
     let members = members.borrow();
     let strangers = running.iter().filter(|(url, _)| !members.iter().any(|member| member.url == **url));
-    strangers.for_each(|(_, (_, stop))| stop.cancel());
+    for (url, (_, stop)) in strangers.filter(|(_, (_, stop))| !stop.is_cancelled()) {
+        tracing::warn!(peer = %url, "peer_worker_stopped_as_it_is_no_member_any_more");
+        stop.cancel();
+    }
 }
 
 /// However a worker ended, its peer gets a new one if it is still a member.

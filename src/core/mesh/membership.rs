@@ -432,6 +432,9 @@ impl Membership {
 }
 
 fn log_reachability(before: &MemberTable, after: &MemberTable) {
+    for gone in before.members().filter(|member| !after.members.contains_key(&member.url)) {
+        tracing::warn!(peer = %gone.url, node_url = %gone.node_url, "peer_left");
+    }
     for member in after.members() {
         let was = before.members.get(&member.url).map(|former| former.reachable);
         if was == Some(member.reachable) {

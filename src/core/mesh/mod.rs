@@ -10,5 +10,7 @@ pub mod memory_transport;
 pub mod rate_limit;
 pub mod reach;
 pub mod readiness;
+mod readiness_view;
+pub mod reasons;
 pub mod transport;
 pub mod wire;

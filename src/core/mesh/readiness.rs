@@ -18,56 +18,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::reach::{Passes, Reach, RowEnd};
+pub use super::readiness_view::{
+    Completeness, PeerPhase, PeerProgress, ReadinessSnapshot, TotalProgress, TrafficState,
+};
+use super::reasons::{Reason, Since};
 use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_EXCUSED_AFTER;
 
 /// Configured peers that never answered hold a node back this long: long enough for siblings that start together,
 /// short enough that the last node of a mesh serves by itself.
 pub const SILENT_PEER_WAIT: Duration = Duration::from_secs(30);
-
-/// The seed era's state of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TrafficState {
-    /// Not ready yet.
-    Joining,
-    /// Ready.
-    Serving,
-    /// Going away.
-    Draining,
-}
-
-/// How much of the mesh's data this node has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Completeness {
-    /// Catching up, not serving yet.
-    Joining,
-    /// Everything the peers had when this node joined is settled.
-    Complete,
-    /// Serving, although something is left to catch up; the reasons say what.
-    Degraded,
-    /// Going away.
-    Draining,
-}
-
-/// Where the catch-up from one peer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerPhase {
-    /// It has not answered yet, or does not answer now.
-    Unreachable,
-    /// It answers; its pass has not begun.
-    Waiting,
-    /// Its tombstones are being applied.
-    Tombstones,
-    /// Its artifacts are being listed and fetched.
-    Transfer,
-    /// A pass ended unclean; the next one begins after a pause.
-    Retrying,
-    /// Everything it had is settled; its changes are followed.
-    Following,
-}
 
 /// What membership knows of a peer after a round of discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,72 +59,6 @@ pub struct DiscoveryRound {
     pub observed: bool,
     /// All members, answering or not; never this node.
     pub peers: Vec<PeerFacts>,
-}
-
-/// Progress of the catch-up from one peer, as shown to people and probes.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PeerProgress {
-    /// The URL it is dialled at.
-    pub url: String,
-    /// The URL it gives itself.
-    pub node_url: String,
-    /// Its region.
-    pub region: Option<String>,
-    /// Whether it answered last time.
-    pub reachable: bool,
-    /// Whether everything it had is settled.
-    pub bootstrapped: bool,
-    /// Whether it no longer holds back readiness although it is not settled.
-    pub excused: bool,
-    /// Where it stands.
-    pub phase: PeerPhase,
-    /// Rows settled in this pass.
-    pub done: u64,
-    /// Rows to settle in this pass, as far as known.
-    pub total: Option<u64>,
-    /// Bytes of bodies fetched in this pass.
-    pub bytes: u64,
-    /// Rows a second over this pass.
-    pub rate: u64,
-    /// Milliseconds left at that rate.
-    pub eta_ms: Option<u64>,
-    /// Unix milliseconds of the last row, page or body chunk.
-    pub last_advance_ms: Option<u64>,
-    /// The last error, kept until the next clean pass.
-    pub last_error: Option<String>,
-}
-
-/// Everything the probes say about readiness.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ReadinessSnapshot {
-    /// The seed era's word for it.
-    pub state: TrafficState,
-    /// kura's word for it.
-    pub readiness: Completeness,
-    /// Whether traffic is welcome.
-    pub ready: bool,
-    /// Whether everything the peers had when this node joined is settled; never lost again.
-    pub complete: bool,
-    /// Whether a drain has begun.
-    pub draining: bool,
-    /// Whether the data dir is locked by this process.
-    pub writer_lock_owned: bool,
-    /// Whether a store is open.
-    pub store_open: bool,
-    /// `code` or `code: detail`, each a gate that is closed or a fact worth knowing.
-    pub reasons: Vec<String>,
-    /// URLs that the peers give themselves, sorted; those of this process that answered at least once.
-    pub known_peers: Vec<String>,
-    /// Those of them whose data is settled.
-    pub bootstrapped_peers: Vec<String>,
-    /// Those of them with a pass under way.
-    pub bootstrap_inflight_peers: Vec<String>,
-    /// Whether the first round of discovery is done.
-    pub initial_discovery_completed: bool,
-    /// Rises with each change of the known peers.
-    pub generation: u64,
-    /// One entry for each peer, by URL.
-    pub peers: Vec<PeerProgress>,
 }
 
 /// Both clocks at one moment.
@@ -278,12 +172,14 @@ pub struct ReadinessMachine {
     started_ms: u64,
     lock_held: bool,
     store_open: bool,
+    store_stalled: bool,
     draining: bool,
     sources_configured: bool,
     discovery_observed: bool,
     generation: u64,
     ready_latched: bool,
     complete_latched: bool,
+    since: Since,
     peers: BTreeMap<String, PeerState>,
 }
 
@@ -321,6 +217,11 @@ impl ReadinessMachine {
     /// Whether a store is open.
     pub fn set_store_open(&mut self, open: bool) {
         self.store_open = open;
+    }
+
+    /// Whether a read of the store waits for its answer for too long.
+    pub fn set_store_stalled(&mut self, stalled: bool) {
+        self.store_stalled = stalled;
     }
 
     /// Begins the drain; final.
@@ -391,7 +292,10 @@ impl ReadinessMachine {
     /// The state at this moment. Latches are set here.
     pub fn snapshot(&mut self, now: Moment) -> ReadinessSnapshot {
         let gates = self.latch(now);
-        let ready = self.ready_latched && self.lock_held && self.store_open && !self.draining;
+        let able = self.lock_held && self.store_open && !self.store_stalled;
+        let ready = self.ready_latched && able && !self.draining;
+        let mut reasons = self.reasons(&gates, now.monotonic);
+        self.since.date(&mut reasons, now.wall_ms);
         ReadinessSnapshot {
             state: self.state(),
             readiness: self.completeness(),
@@ -400,7 +304,9 @@ impl ReadinessMachine {
             draining: self.draining,
             writer_lock_owned: self.lock_held,
             store_open: self.store_open,
-            reasons: self.reasons(&gates, now.monotonic),
+            store_stalled: self.store_stalled,
+            reasons: reasons.iter().map(ToString::to_string).collect(),
+            gates: reasons,
             known_peers: self.known_peers(),
             bootstrapped_peers: self.peer_urls(|peer| peer.bootstrapped),
             bootstrap_inflight_peers: self.peer_urls(|peer| peer.in_flight),
@@ -455,17 +361,18 @@ impl ReadinessMachine {
         }
     }
 
-    fn reasons(&self, gates: &Gates, now: Duration) -> Vec<String> {
+    fn reasons(&self, gates: &Gates, now: Duration) -> Vec<Reason> {
         let facts = [
             (self.draining, "draining"),
             (!self.lock_held, "writer_lock_not_held"),
             (!self.store_open, "store_not_open"),
+            (self.store_stalled, "store_stalled"),
             (!gates.discovery_done, "discovery_not_done"),
             (gates.silent, "no_peer_answered"),
             (gates.cold_mesh && !self.complete_latched, "cold_mesh"),
         ];
-        let mut reasons: Vec<String> =
-            facts.into_iter().filter(|(holds, _)| *holds).map(|(_, code)| code.to_owned()).collect();
+        let mut reasons: Vec<Reason> =
+            facts.into_iter().filter(|(holds, _)| *holds).map(|(_, code)| Reason::own(code)).collect();
         if !self.complete_latched {
             reasons.extend(self.peers.values().filter_map(|peer| peer_reason(peer, now)));
         }
@@ -506,22 +413,23 @@ impl Gates {
     }
 }
 
-/// Why this peer is not settled, in one line.
-fn peer_reason(peer: &PeerState, now: Duration) -> Option<String> {
+/// Why this peer is not settled.
+fn peer_reason(peer: &PeerState, now: Duration) -> Option<Reason> {
     let url = &peer.facts.node_url;
     let why = peer.last_error.as_ref().or(peer.facts.error.as_ref());
-    let why = why.map_or_else(String::new, |error| format!(" ({error})"));
+    let why = why.map_or_else(String::new, |error| format!("({error})"));
     if peer.bootstrapped {
         None
     } else if peer.excused(now) {
-        Some(format!("peer_excused: {url}{why}"))
+        Some(Reason::of_peer("peer_excused", url, why))
     } else if !peer.facts.reachable {
-        Some(format!("peer_unreachable: {url}{why}"))
+        Some(Reason::of_peer("peer_unreachable", url, why))
     } else if !peer.tombstones_applied {
-        Some(format!("tombstones_pending: {url}{why}"))
+        Some(Reason::of_peer("tombstones_pending", url, why))
     } else {
         let total = peer.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
-        Some(format!("catching_up: {url} {}/{total}{why}", peer.done))
+        let detail = format!("{}/{total} {why}", peer.done);
+        Some(Reason::of_peer("catching_up", url, detail.trim_end().to_owned()))
     }
 }
 
@@ -563,6 +471,11 @@ impl Readiness {
     /// Whether a store is open.
     pub fn set_store_open(&self, open: bool) {
         self.update(|machine, _| machine.set_store_open(open));
+    }
+
+    /// Whether a read of the store waits for its answer for too long.
+    pub fn set_store_stalled(&self, stalled: bool) {
+        self.update(|machine, _| machine.set_store_stalled(stalled));
     }
 
     /// Begins the drain; final.

@@ -232,3 +232,108 @@ fn the_snapshot_uses_the_seed_eras_words() {
     assert_eq!(json["initial_discovery_completed"], true);
     assert_eq!(json["peers"][0]["phase"], "waiting");
 }
+
+#[test]
+fn a_peer_that_answers_its_status_and_fails_everything_else_is_excused_and_named() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true), peer("c", true)]), at(0));
+    settle(&mut machine, "b", at(1));
+    let mut second = 0;
+    while second < 120 {
+        machine.pass_started("http://c:7443", at(second));
+        machine.pass_finished("http://c:7443", Some("reset".to_owned()));
+        let snapshot = machine.snapshot(at(second));
+        assert!(!snapshot.ready, "at {second}");
+        assert_eq!(snapshot.reasons, ["tombstones_pending: http://c:7443 (reset)"]);
+        second += 7;
+    }
+    let snapshot = machine.snapshot(at(120));
+    assert!(snapshot.ready && !snapshot.complete);
+    assert_eq!(snapshot.reasons, ["peer_excused: http://c:7443 (reset)"]);
+}
+
+#[test]
+fn an_excused_peer_that_comes_back_is_caught_up_before_the_node_calls_itself_complete() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(0));
+    machine.pass_started("http://b:7443", at(0));
+    machine.tombstones_applied("http://b:7443", at(0));
+    machine.discovered(round(vec![PeerFacts { reachable: false, ..peer("b", true) }]), at(10));
+    assert_eq!(machine.snapshot(at(60)).reasons, ["peer_unreachable: http://b:7443"]);
+    let snapshot = machine.snapshot(at(130));
+    assert!(snapshot.ready && !snapshot.complete && snapshot.peers[0].excused);
+    machine.discovered(round(vec![peer("b", true)]), at(140));
+    settle(&mut machine, "b", at(141));
+    let snapshot = machine.snapshot(at(141));
+    assert!(snapshot.complete && snapshot.reasons.is_empty(), "{snapshot:?}");
+}
+
+#[test]
+fn one_complete_peer_makes_a_mesh_that_is_not_cold() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", false), peer("c", true)]), at(0));
+    for url in ["http://b:7443", "http://c:7443"] {
+        machine.pass_started(url, at(0));
+        machine.tombstones_applied(url, at(0));
+    }
+    assert!(!machine.snapshot(at(1)).ready, "there is one to fill from");
+    machine.discovered(round(vec![peer("b", false), PeerFacts { reachable: false, ..peer("c", true) }]), at(2));
+    let snapshot = machine.snapshot(at(2));
+    assert!(snapshot.ready && !snapshot.complete, "the only complete one went away: {snapshot:?}");
+}
+
+#[test]
+fn a_store_that_hangs_closes_ready_and_opens_it_again() {
+    let mut machine = joining();
+    machine.discovered(DiscoveryRound { configured: true, observed: true, peers: Vec::new() }, at(0));
+    assert!(machine.snapshot(at(0)).ready);
+    machine.set_store_stalled(true);
+    let snapshot = machine.snapshot(at(1));
+    assert!(!snapshot.ready && snapshot.store_stalled);
+    assert_eq!(snapshot.reasons, ["store_stalled"]);
+    machine.set_store_stalled(false);
+    assert!(machine.snapshot(at(2)).ready);
+}
+
+#[test]
+fn each_reason_says_since_when_it_holds() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true)]), at(3));
+    assert_eq!(machine.snapshot(at(4)).gates[0].since_ms, at(4).wall_ms);
+    machine.pass_started("http://b:7443", at(5));
+    machine.tombstones_applied("http://b:7443", at(6));
+    assert_eq!(machine.snapshot(at(7)).gates[0].since_ms, at(7).wall_ms, "another one");
+    machine.advanced("http://b:7443", 5, 500, at(9));
+    let gate = &machine.snapshot(at(9)).gates[0];
+    assert_eq!((gate.code.as_str(), gate.peer.as_deref()), ("catching_up", Some("http://b:7443")));
+    assert_eq!((gate.detail.as_deref(), gate.since_ms), (Some("5/?"), at(7).wall_ms));
+}
+
+#[test]
+fn peers_may_hold_more_until_they_are_settled_or_excused_and_silent() {
+    let mut machine = joining();
+    let held_by = |machine: &ReadinessMachine, seconds| machine.unsettled_peers(at(seconds).monotonic);
+    assert!(held_by(&machine, 0).is_empty());
+    machine.discovered(round(vec![peer("b", true), silent("c")]), at(0));
+    assert_eq!(held_by(&machine, 1), ["http://b:7443", "http://c:7443"], "it may be starting");
+    assert_eq!(held_by(&machine, 31), ["http://b:7443"], "it is not");
+    settle(&mut machine, "b", at(32));
+    assert!(held_by(&machine, 33).is_empty());
+    machine.discovered(round(vec![peer("b", true), peer("c", true)]), at(40));
+    assert_eq!(held_by(&machine, 41), ["http://c:7443"], "it came after all");
+}
+
+#[test]
+fn progress_as_a_whole_sums_what_is_not_settled() {
+    let mut machine = joining();
+    machine.discovered(round(vec![peer("b", true), peer("c", true), peer("d", true)]), at(0));
+    settle(&mut machine, "d", at(1));
+    for (url, rows) in [("http://b:7443", 10), ("http://c:7443", 30)] {
+        machine.pass_started(url, at(2));
+        machine.advanced(url, rows, 100, at(4));
+        machine.set_total(url, 100);
+    }
+    let progress = machine.snapshot(at(12)).progress();
+    assert_eq!((progress.done, progress.total, progress.rate), (40, Some(200), 4));
+    assert_eq!((progress.eta_ms, progress.last_advance_ms), (Some(90_000), Some(at(4).wall_ms)));
+}

@@ -4,6 +4,7 @@
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 
+use super::public::problem::Limit;
 use crate::core::telemetry::metrics::MetricsRegistry;
 use crate::core::telemetry::process::ProcessMetrics;
 
@@ -151,6 +152,7 @@ pub struct ServerMetrics {
     egress: IntCounterVec,
     egress_bytes: IntCounterVec,
     closures: IntCounterVec,
+    refusals: IntCounterVec,
     /// Multipart parts by result.
     pub multipart_parts: IntCounterVec,
     /// 0 joining, 1 serving, 2 draining.
@@ -201,6 +203,12 @@ impl ServerMetrics {
             "Action-cache hits by whether the blobs they name can be had; an incomplete one is answered as a miss.",
             &["closure"],
         );
+        let refusals = registry.counters(
+            "kura_requests_refused_total",
+            "Requests refused by a limit although nothing is broken, whatever status the tool was given.",
+            &["limit"],
+        );
+        Limit::ALL.iter().for_each(|limit| drop(refusals.with_label_values(&[limit.name()])));
         ClosureResult::ALL.iter().for_each(|result| drop(closures.with_label_values(&[result.name()])));
         Self {
             requests: registry.counters(
@@ -228,6 +236,7 @@ impl ServerMetrics {
             egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
             egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
             closures,
+            refusals,
             multipart_parts: registry.counters(
                 "kura_multipart_parts_total",
                 "Parts of multipart uploads received.",
@@ -259,6 +268,11 @@ impl ServerMetrics {
         let labels = [producer.name(), result.name()];
         self.writes.with_label_values(&labels).inc();
         self.write_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// Counts one request that a limit refused.
+    pub fn refused(&self, limit: Limit) {
+        self.refusals.with_label_values(&[limit.name()]).inc();
     }
 
     /// Counts one action-cache hit that was looked into.

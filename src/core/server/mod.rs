@@ -18,7 +18,9 @@ pub mod signals;
 pub mod startup;
 pub mod startup_status;
 
+mod readiness_log;
 mod reclaim;
 mod run_state;
+mod store_heartbeat;
 mod store_keeper;
 mod watched_stream;

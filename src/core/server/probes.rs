@@ -74,6 +74,7 @@ async fn ready(State(node): State<Node>) -> Response {
         "http_inflight_requests": node.drain.inflight(),
         "grpc_inflight_requests": 0,
         "reasons": snapshot.reasons,
+        "gates": snapshot.gates,
         "readiness": snapshot.readiness,
         "complete": snapshot.complete,
         "store_open": snapshot.store_open,
@@ -102,6 +103,9 @@ async fn rollout(State(node): State<Node>) -> Json<Value> {
         "memory_pressure_state": 0,
         "fd_timeout_count": 0,
         "readiness": snapshot.readiness,
+        // A gate script compares these between two looks: what moves is under way, whatever its level.
+        "progress": snapshot.progress(),
+        "reasons": snapshot.reasons,
     }))
 }
 

@@ -24,7 +24,7 @@ use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
 use super::store_keeper::StoreKeeper;
-use super::{control, mesh_wiring, public, reclaim, run_state};
+use super::{control, mesh_wiring, public, readiness_log, reclaim, run_state, store_heartbeat};
 use crate::core::base::executor;
 use crate::core::base::port_holder::port_holder;
 use crate::core::config::Config;
@@ -123,6 +123,7 @@ pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, Serv
     running.listen(public, internal);
     match running.open().await {
         Ok(()) => {
+            running.start_watches();
             running.start_store_keeper();
             running.start_janitor();
             running.start_mesh();
@@ -348,6 +349,12 @@ impl RunningNode {
         let record = run_state::begin(&self.node).await;
         self.workers.spawn(run_state::keep(Arc::clone(&self.node), record.clone()));
         let _ = self.record.set(record);
+    }
+
+    /// Watches the read path of the store, and says in the log what readiness does.
+    fn start_watches(&self) {
+        self.workers.spawn(store_heartbeat::run(Arc::clone(&self.node)));
+        self.workers.spawn(readiness_log::run(Arc::clone(&self.node)));
     }
 
     /// Reopens the store if its writes stop.

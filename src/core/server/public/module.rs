@@ -137,7 +137,7 @@ impl From<MultipartError> for Problem {
     fn from(error: MultipartError) -> Self {
         match error {
             MultipartError::UnknownUpload { .. } => Self::Missing(error.to_string()),
-            MultipartError::TooManyUploads { .. } => Self::Busy(error.to_string()),
+            MultipartError::TooManyUploads { .. } => Self::UploadSlots(error.to_string()),
             MultipartError::PartTooLong { limit } => Self::TooLarge { limit },
             MultipartError::TotalTooLong { .. } | MultipartError::TooManyParts { .. } => {
                 Self::Unprocessable(error.to_string())

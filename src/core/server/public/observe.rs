@@ -16,9 +16,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::problem::Limit;
 use crate::core::server::drain::RequestGuard;
 use crate::core::server::node::NodeContext;
 use crate::core::server::probes;
+
+/// The status of a request whose client went away before its answer: none that a client gets to see.
+const CLIENT_GONE: &str = "499";
 
 /// The label of requests that match no route.
 const UNMATCHED: &str = "/_unmatched";
@@ -31,7 +35,12 @@ pub async fn observe(State(node): State<Arc<NodeContext>>, request: Request, nex
     let http1 = request.version() < Version::HTTP_2;
     let inflight = (!probe).then(|| Inflight::enter(&node));
     let began = node.seams.clock.monotonic();
+    let unanswered = Unanswered { node: &node, route, answered: false };
     let mut response = next.run(request).await;
+    unanswered.end();
+    if let Some(limit) = response.extensions().get::<Limit>() {
+        node.server_metrics.refused(*limit);
+    }
     let latency = node.seams.clock.monotonic().saturating_sub(began);
     node.server_metrics.public_latency.with_label_values(&["http", route]).observe(latency.as_secs_f64());
     node.server_metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
@@ -39,6 +48,27 @@ pub async fn observe(State(node): State<Arc<NodeContext>>, request: Request, nex
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|inner| Body::new(ObservedBody { inner, began, node, _inflight: inflight }))
+}
+
+/// A request without an answer yet. Its future is dropped when its client goes away, which is no fault of the node.
+struct Unanswered<'a> {
+    node: &'a NodeContext,
+    route: &'a str,
+    answered: bool,
+}
+
+impl Unanswered<'_> {
+    fn end(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.node.server_metrics.requests.with_label_values(&[self.route, CLIENT_GONE]).inc();
+        }
+    }
 }
 
 /// One request in the drain's count and in the gauge.

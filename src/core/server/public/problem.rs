@@ -23,6 +23,41 @@ pub enum Shape {
     Nx,
 }
 
+/// A limit that refused a request although nothing is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The longest body of the route.
+    BodyLength,
+    /// Room on the volume.
+    DiskSpace,
+    /// Room in the staging ledger.
+    StagingLedger,
+    /// Open uploads in parts.
+    UploadSlots,
+    /// The node goes away.
+    Draining,
+    /// The store is not open yet.
+    StoreNotOpen,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::BodyLength, Self::DiskSpace, Self::StagingLedger, Self::UploadSlots, Self::Draining, Self::StoreNotOpen];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BodyLength => "body_length",
+            Self::DiskSpace => "disk_space",
+            Self::StagingLedger => "staging_ledger",
+            Self::UploadSlots => "upload_slots",
+            Self::Draining => "draining",
+            Self::StoreNotOpen => "store_not_open",
+        }
+    }
+}
+
 /// Whether a request reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -62,9 +97,12 @@ pub enum Problem {
     /// No space on the volume.
     #[error("no space left for this artifact")]
     DiskFull,
-    /// The staging ledger stayed full, or something else that passes by itself.
+    /// The staging ledger stayed full.
     #[error("{0}")]
     Busy(String),
+    /// No further upload in parts may be open.
+    #[error("{0}")]
+    UploadSlots(String),
     /// The node takes no new uploads.
     #[error("the node is draining and takes no new uploads")]
     Draining,
@@ -98,7 +136,9 @@ impl Problem {
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::ClientGone(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy(_) | Self::Draining | Self::NotOpen | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::UploadSlots(_) | Self::Draining | Self::NotOpen | Self::Store(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,8 +148,30 @@ impl Problem {
         matches!(self, Self::NotFound)
     }
 
+    /// Which limit refused the request; `None` if it was no limit, but the request itself, or a fault.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooLarge { .. } | Self::Unprocessable(_) => Some(Limit::BodyLength),
+            Self::DiskFull => Some(Limit::DiskSpace),
+            Self::Busy(_) => Some(Limit::StagingLedger),
+            Self::UploadSlots(_) => Some(Limit::UploadSlots),
+            Self::Draining => Some(Limit::Draining),
+            Self::NotOpen => Some(Limit::StoreNotOpen),
+            _ => None,
+        }
+    }
+
     /// The answer in the shape of the tool.
     pub fn respond(&self, shape: Shape, direction: Direction) -> Response {
+        let mut response = self.shaped(shape, direction);
+        // Whatever status a tool gets to see, the counters say which limit refused it.
+        if let Some(limit) = self.limit() {
+            response.extensions_mut().insert(limit);
+        }
+        response
+    }
+
+    fn shaped(&self, shape: Shape, direction: Direction) -> Response {
         if self.status().is_server_error() {
             tracing::warn!(status = self.status().as_u16(), error = %self, "request_failed");
         }
@@ -192,6 +254,7 @@ mod tests {
             Problem::RangeNotSatisfiable { length: 1 },
             Problem::DiskFull,
             Problem::Busy("x".to_owned()),
+            Problem::UploadSlots("x".to_owned()),
             Problem::Draining,
             Problem::NotOpen,
             Problem::ClientGone("x".to_owned()),
