@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::flight::Flights;
+use super::lanes::Lanes;
 use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
 use crate::core::base::ids::StoreId;
@@ -115,6 +116,8 @@ pub struct Engine {
     pub metrics: CatchUpMetrics,
     /// The artifacts on their way.
     pub flights: Flights,
+    /// The walks under way.
+    pub lanes: Lanes,
     /// Artifacts fetched at the same time from one peer.
     pub concurrency: usize,
     /// The peers that can be asked now.

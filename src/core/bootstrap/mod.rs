@@ -18,6 +18,7 @@ pub mod engine;
 pub mod fetch;
 pub mod flight;
 pub mod follow;
+pub mod lanes;
 pub mod large;
 pub mod metrics;
 pub mod open;

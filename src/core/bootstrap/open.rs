@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::flight::Flights;
+use super::lanes::Lanes;
 use super::large::drop_unwanted_bodies;
 use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
@@ -258,6 +259,7 @@ fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle
         rng: Arc::clone(&seams.rng),
         metrics: CatchUpMetrics::new(&MetricsRegistry::new()),
         flights: Flights::default(),
+        lanes: Lanes::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::new(RwLock::default()),
         peers_replaced: Arc::default(),

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 
 use super::engine::{Engine, KuraPeer, Peer};
+use super::lanes::{LaneGuard, height_of, take_above};
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::progress::Progress;
 use super::report::{Outcome, RunLog};
 use super::settle::settle_page;
-use super::source::{ManifestSource, SourceError};
+use super::source::{ManifestSource, SourceError, SourcePage};
 use super::source_backfill::BackfillSource;
 use super::source_feed::{FeedMode, FeedSource};
 use super::source_plan::plan_listing;
@@ -171,7 +172,7 @@ where
     drain(pass, &mut source, &mut summary).await?;
     let walk = planned.and_then(|cursor| BackfillSource::begin(client, store, (url, peer), cursor, true));
     if let Some(mut walk) = walk {
-        let mut walking = pin!(drain(pass, &mut walk, &mut summary));
+        let mut walking = pin!(drain_walk(pass, &mut walk, &mut summary));
         tokio::select! {
             biased;
             walked = &mut walking => walked?,
@@ -219,6 +220,51 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
         listed = next?;
     }
     Ok(())
+}
+
+/// Pages of a walk, in turn with those of other peers, to the end of it or of what has room here.
+async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut PassSummary) -> Result<(), PassError> {
+    let lane = pass.engine.lanes.join();
+    walk.ride(lane.leads());
+    let mut listed = walk.next_page().await?;
+    while let Some(page) = listed {
+        if let Some(total) = walk.rows_total() {
+            pass.progress.total(&pass.peer.url, total);
+        }
+        let (settled, next) = tokio::join!(settle_in_turn(pass, &lane, page), walk.next_page());
+        let (settled, rows) = settled?;
+        summary.add(&settled);
+        walk.page_settled().await?;
+        let applied = settled.count(Outcome::Applied);
+        // Everything behind it is older still.
+        if settled.count(Outcome::BeyondCapacity) > 0 && applied == 0 {
+            tracing::info!(peer = %pass.peer.url, "peer_walk_ends_at_the_capacity");
+            walk.end().await?;
+            return Ok(());
+        }
+        walk.ride(lane.leads() || applied.saturating_mul(2) > rows);
+        listed = next?;
+    }
+    Ok(())
+}
+
+/// Settles a page piece by piece, as far down as the other walks are. With the number of its rows.
+async fn settle_in_turn(
+    pass: &Pass<'_>,
+    lane: &LaneGuard,
+    mut page: SourcePage,
+) -> Result<(PassSummary, u64), PassError> {
+    let mut summary = PassSummary::default();
+    let rows = u64::try_from(page.rows.len()).unwrap_or(u64::MAX);
+    while let Some(top) = page.rows.first().map(height_of) {
+        let height = lane.turn(top).await;
+        let piece = take_above(&mut page, height);
+        let bottom = piece.rows.last().map_or(top, height_of);
+        summary.add(&settle_page(pass, piece).await?);
+        lane.came_down(bottom);
+    }
+    note_skipped(pass, &mut summary, &page.skipped);
+    Ok((summary, rows))
 }
 
 /// Only the deletes of a peer.

@@ -111,6 +111,7 @@ impl Bench {
             rng,
             metrics: CatchUpMetrics::new(&registry),
             flights: Default::default(),
+            lanes: Default::default(),
             concurrency: 4,
             peers: Default::default(),
             peers_replaced: Default::default(),

@@ -28,6 +28,7 @@ pub struct BackfillSource {
     /// The walk as it is listed; its position runs ahead of the durable one.
     walk: Walk,
     is_done: bool,
+    rides: bool,
     /// Whether the durable cursor moves.
     saves: bool,
     /// For each page given and not yet settled, oldest first, the position behind it; `None` is the end.
@@ -52,9 +53,23 @@ impl BackfillSource {
             cursor,
             walk,
             is_done: false,
+            rides: true,
             saves,
             unsettled: VecDeque::new(),
         })
+    }
+
+    /// Whether bodies are to ride along from the next page on.
+    pub(super) fn ride(&mut self, rides: bool) {
+        self.rides = rides;
+    }
+
+    /// Ends the walk, also durably: what is left is older than all that has room here.
+    pub(super) async fn end(&mut self) -> Result<(), SourceError> {
+        self.is_done = true;
+        self.unsettled.clear();
+        self.unsettled.push_back(None);
+        self.page_settled().await
     }
 
     fn query(&self) -> BackfillQuery {
@@ -63,7 +78,7 @@ impl BackfillSource {
             above: self.walk.lo_seq,
             up_to: self.walk.hi_seq,
             position: self.walk.position.clone(),
-            inline_up_to: FEED_INLINE_BYTES_MAX,
+            inline_up_to: if self.rides { FEED_INLINE_BYTES_MAX } else { 0 },
             rows_max: FEED_ROWS.min(self.peer.page_rows_max),
             bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
         }

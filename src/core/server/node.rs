@@ -22,6 +22,7 @@ use crate::core::base::limits::BODY_BYTES_MAX;
 use crate::core::base::rng::{Rng, RngExt, SystemRng};
 use crate::core::bootstrap::engine::Engine;
 use crate::core::bootstrap::flight::Flights;
+use crate::core::bootstrap::lanes::Lanes;
 use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::bootstrap::read_through::{ReadThrough, ReadThroughMetrics};
 use crate::core::config::Config;
@@ -208,6 +209,7 @@ fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging
         rng: Arc::clone(&seams.rng),
         metrics: CatchUpMetrics::new(metrics),
         flights: Flights::default(),
+        lanes: Lanes::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::default(),
         peers_replaced: Arc::default(),

@@ -182,3 +182,48 @@ async fn the_digest_says_its_head_and_its_buckets_add_up() {
     let total = parts.iter().map(sum).fold(0_u128, u128::wrapping_add);
     assert_eq!((count, total), (40, sum(&whole["buckets"][0])));
 }
+
+async fn pass_over_both(node: &Node, peers: [&Node; 2]) -> Vec<Result<PassSummary, PassError>> {
+    let (one, two) = tokio::join!(node.try_pass_over(peers[0]), node.try_pass_over(peers[1]));
+    vec![one, two]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_two_peers_hold_rides_along_from_one_of_them_only() {
+    let network = MemoryTransport::new();
+    let (one, two, joiner) = (Node::new(1, &network), Node::new(2, &network), Node::new(3, &network));
+    fill(&one, 0..3000).await;
+    two.pass_over(&one).await;
+    one.put("nx", "of one", b"x").await;
+    two.put("nx", "of two", b"x").await;
+    joiner.engine.set_usable_peers(vec![one.as_peer(), two.as_peer()]);
+    let asked = count_pages(&joiner);
+    for summary in pass_over_both(&joiner, [&one, &two]).await {
+        assert!(summary.unwrap().is_clean());
+    }
+    assert_eq!(joiner.store().stats().artifacts, 3002);
+    let with_bodies = asked.lock().unwrap().iter().filter(|path| !path.contains("inline_up_to=0")).count();
+    assert!((3..=4).contains(&with_bodies), "{:?}", asked.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stalls_does_not_hold_back_the_walk_of_another_and_gives_what_it_alone_has_later() {
+    let network = MemoryTransport::new();
+    let (one, two, joiner) = (Node::new(1, &network), Node::new(2, &network), Node::new(3, &network));
+    fill(&one, 0..1500).await;
+    two.pass_over(&one).await;
+    one.put("nx", "of one", b"x").await;
+    let slow = one.url.clone();
+    joiner.links.set_rule(Some(Arc::new(move |request| {
+        (request.peer == slow && request.path_and_query.contains("order=version")).then_some(LinkFault::StallHead)
+    })));
+    let began = tokio::time::Instant::now();
+    tokio::select! {
+        _ = joiner.try_pass_over(&one) => panic!("it stalls"),
+        other = async { tokio::task::yield_now().await; joiner.try_pass_over(&two).await } => assert!(other.unwrap().is_clean()),
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(joiner.store().stats().artifacts, 1500);
+    joiner.links.set_rule(None);
+    assert_eq!(joiner.pass_over(&one).await.count(Outcome::Applied), 1);
+}

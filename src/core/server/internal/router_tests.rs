@@ -108,6 +108,7 @@ impl Node {
             rng,
             metrics: metrics.clone(),
             flights: Default::default(),
+            lanes: Default::default(),
             concurrency: 4,
             peers: Default::default(),
             peers_replaced: Default::default(),
