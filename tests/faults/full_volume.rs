@@ -3,9 +3,14 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use kura::core::base::disk::RealDisk;
+use kura::core::base::ids::{ArtifactId, Digest, Version};
+use kura::core::staging::partials::{PartialIdentity, restore_header};
+
 use crate::support::bodies::SeededBody;
 use crate::support::http::Body;
 use crate::support::node::Node;
+use crate::support::wait::eventually;
 use crate::volume::{Kind, Volume, fill, hashes};
 
 /// How long a node may take from its start on a full volume until it is ready.
@@ -140,6 +145,45 @@ fn a_node_on_a_full_ext4_recovers_by_itself() {
 #[test]
 fn a_node_on_a_full_xfs_recovers_by_itself() {
     recovers_by_itself(Kind::Xfs);
+}
+
+/// A partial body that fills the volume, as a joiner leaves it that was killed, is kept only where there is room.
+fn gives_up_a_partial(kind: Kind, left_bytes: u64) {
+    let mut full = FullNode::new(kind);
+    let freed = full.node.run(&["reclaim-staging", "--yes", "--output", "json"]);
+    assert_eq!(freed.status.code(), Some(0), "{}", text(&freed));
+    let length = full.volume.free_bytes().saturating_sub(left_bytes) & !4095;
+    let path = full.node.tmp_dir().join("bootstrap/partial-1");
+    let file = std::fs::File::create_new(&path).expect("making a partial");
+    let written = std::io::copy(&mut SeededBody::new(7, length), &mut &file).expect("filling the volume");
+    let version = Version { version_ms: 1, logical: 0, digest: Digest([2; 32]) };
+    let identity = PartialIdentity { id: ArtifactId([1; 32]), version, size: written, note: Vec::new() };
+    restore_header(&RealDisk, &file, identity).expect("writing the header");
+    drop(file);
+    println!("{kind:?}: a partial of {} KiB leaves {} KiB", written >> 10, full.volume.free_bytes() >> 10);
+    let kept = full.node.run(&["reclaim-staging", "--yes"]);
+    assert!(kept.status.success() && path.exists(), "{}", text(&kept));
+    full.node.start();
+    full.node.wait_ready(READY_WITHIN);
+    eventually("room for a put", READY_WITHIN, || {
+        let reply =
+            full.node.client().put(&self::path("room"), &vec![1; 1 << 20]).map_err(|error| error.to_string())?;
+        if reply.status == 200 { Ok(()) } else { Err(reply.status.to_string()) }
+    });
+    assert!(!path.exists());
+    full.node.kill();
+    full.assert_recovered();
+}
+
+#[test]
+fn a_partial_that_leaves_no_room_for_the_index_is_given_up() {
+    gives_up_a_partial(Kind::Ext4, 256 << 10);
+    gives_up_a_partial(Kind::Xfs, 256 << 10);
+}
+
+#[test]
+fn a_partial_that_leaves_no_room_for_puts_is_given_up() {
+    gives_up_a_partial(Kind::Ext4, 3 << 20);
 }
 
 /// Small artifacts lie inside the index, where a delete first needs space: it must not need more than there is.

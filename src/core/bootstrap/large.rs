@@ -20,14 +20,17 @@ use super::engine::Engine;
 use super::fetch::{FetchError, Fetched, answered_record, body_spec, fetch_whole, verified};
 use super::metrics;
 use super::progress::Progress;
+use crate::core::base::disk::VolumeSpace;
 use crate::core::base::ids::{ArtifactId, Digest};
 use crate::core::base::limits::BODY_BYTES_MAX;
+use crate::core::data_dir::space::usable_bytes;
 use crate::core::mesh::client::{PeerError, content_length, refusal};
 use crate::core::mesh::transport::PeerResponse;
 use crate::core::staging::body_writer::BodyWriter;
 use crate::core::staging::partials::PartialIdentity;
 use crate::core::store::error::StoreError;
 use crate::core::store::record::Record;
+use crate::core::store::sizes::IndexSizes;
 
 /// Connections in a row that may break without having brought [`PROGRESS_BYTES_MIN`] before a holder is given up.
 const IDLE_CUTS_MAX: u32 = 3;
@@ -261,7 +264,13 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Drops parked bodies that nobody will ask for: beaten by something newer, deleted or evicted. Returns how many.
+/// Twice what the store keeps free of puts: so that they go before a client is refused.
+fn room_kept_bytes(space: &VolumeSpace) -> u64 {
+    IndexSizes::for_volume(space.total_bytes).put_reserve_bytes.saturating_mul(2)
+}
+
+/// Drops parked bodies that nobody will ask for: beaten by something newer, deleted or evicted; and all of them while
+/// the volume has no room for puts. Returns how many.
 ///
 /// # Errors
 /// If the store cannot be asked.
@@ -272,6 +281,9 @@ pub async fn drop_unwanted_bodies(engine: &Engine) -> Result<usize, StoreError> 
     }
     let staging = engine.staging.clone();
     let dropped = engine.store.call(move |store| {
+        if staging.volume().is_ok_and(|space| usable_bytes(&space) < room_kept_bytes(&space)) {
+            return Ok(staging.discard_all_parked());
+        }
         let mut dropped = 0;
         for identity in parked {
             // A body whose record did not fit into its header waits for its fetch.

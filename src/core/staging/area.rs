@@ -10,7 +10,7 @@ use super::body_writer::{BodySpec, BodyWriter};
 use super::budget::{BudgetClass, Ledger, Reservation};
 use super::parked::{ParkedBodies, ResumeLimits};
 use super::staged_file::StagedFile;
-use crate::core::base::disk::Disk;
+use crate::core::base::disk::{Disk, VolumeSpace};
 use crate::core::base::executor::{self, StoreExecutor};
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::space::is_storage_full;
@@ -213,6 +213,14 @@ impl Staging {
 
     pub(super) fn options(&self) -> &StagingOptions {
         &self.inner.options
+    }
+
+    /// The room of the volume.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn volume(&self) -> io::Result<VolumeSpace> {
+        self.disk().space(self.inner.layout.data_dir())
     }
 
     /// The bounds for bodies that can be taken up again.
