@@ -347,7 +347,9 @@ fn exit_code(caught_up: &CatchUp, args: &BootstrapArgs, config: &Config) -> Resu
 fn code_of(report: &BootstrapReport) -> ExitCode {
     let is_unreached = report.peers.iter().any(|peer| peer.error.is_some());
     let is_stopped = report.stopped_by.is_some();
-    if report.failed > 0 || report.waiting_for_peer > 0 || is_unreached || is_stopped {
+    if report.peers.is_empty() {
+        ExitCode::NoPeer
+    } else if report.failed > 0 || report.waiting_for_peer > 0 || is_unreached || is_stopped {
         ExitCode::Partial
     } else if report.bad_copy > 0 {
         ExitCode::BadCopy

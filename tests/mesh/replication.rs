@@ -5,8 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::http::Body;
+use crate::support::inspect::metric;
 use crate::support::mesh::Mesh;
-use crate::support::node::Node;
+use crate::support::node::{Node, READY_WITHIN};
 use crate::support::traffic::Artifact;
 use crate::support::wait::{alone, eventually};
 
@@ -135,6 +136,25 @@ fn a_node_that_lost_its_volume_is_filled_before_it_is_ready_and_hears_what_comes
     early.check(&mesh.nodes[2]).expect("what was there before it joined");
     late.store(&mesh.nodes[2]).expect("a write on the new node");
     mesh.nodes.iter().for_each(|node| wait_for(&late, node));
+}
+
+#[test]
+fn a_node_that_joins_takes_small_bodies_many_to_a_request() {
+    let bodies: u64 = std::env::var("KURA_TEST_BODIES").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
+    let mut mesh = Mesh::new(2);
+    mesh.nodes[0].start();
+    mesh.nodes[0].wait_ready(READY_WITHIN);
+    let artifacts: Vec<Artifact> = (0..bodies).map(|seed| Artifact::new(seed, 65_536)).collect();
+    artifacts.iter().for_each(|artifact| artifact.store(&mesh.nodes[0]).expect("a write"));
+    let started = Instant::now();
+    mesh.nodes[1].start();
+    mesh.wait_complete(WITHIN);
+    let took = started.elapsed();
+    let requests = |kind: &str| metric(&mesh.nodes[1], "kura_bootstrap_body_requests_total", &[("kind", kind)]);
+    println!("{bodies} bodies of 64 KiB in {took:?}: {} requests and {}", requests("bulk"), requests("single"));
+    assert!(requests("bulk") + requests("single") <= 4.0 + artifacts.len() as f64 / 64.0);
+    artifacts.iter().for_each(|artifact| artifact.check(&mesh.nodes[1]).expect("what it lists it has"));
+    assert_eq!(mesh.wait_equal(WITHIN), artifacts.len());
 }
 
 #[test]

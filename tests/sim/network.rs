@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use kura::core::mesh::bulk_frames::BulkDecoder;
+use kura::core::mesh::feed_frames::FrameStatus;
 use kura::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use kura::core::mesh::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError};
 use kura::core::mesh::wire::RECORD_HEADER;
@@ -21,6 +23,7 @@ use crate::scenario::{Harm, NODES_MAX};
 const SHOWN_MAX: usize = 60;
 
 const ARTIFACTS: &str = "/_internal/bootstrap/artifacts/";
+const BULK: &str = "/_internal/bulk";
 
 /// What one direction of a link does.
 #[derive(Debug, Default)]
@@ -206,7 +209,7 @@ impl Link {
 
     fn harmed(&mut self, path: &str) -> Option<LinkFault> {
         let (harm, left) = self.harm?;
-        let is_body = path.starts_with(ARTIFACTS);
+        let is_body = path.starts_with(ARTIFACTS) || path == BULK;
         let fault = match harm {
             Harm::Lie(_) => return None,
             Harm::Corrupt(offset) if is_body => LinkFault::CorruptByteAt(offset),
@@ -273,6 +276,8 @@ impl PeerTransport for SimTransport {
             }
             if path.starts_with(ARTIFACTS) && lie.is_none() && !is_corrupt {
                 response = counted(response, node, network);
+            } else if path == BULK {
+                response = counted_bulk(response, node, network);
             }
             Ok(mortal(response, fuse))
         })
@@ -297,6 +302,22 @@ fn mortal(response: PeerResponse, fuse: Arc<Fuse>) -> PeerResponse {
         }
     });
     PeerResponse { body: body.boxed(), ..response }
+}
+
+/// Counts the bodies of an answer that has many, each once its frame has arrived.
+fn counted_bulk(response: PeerResponse, node: usize, network: Network) -> PeerResponse {
+    let mut decoder = BulkDecoder::new();
+    let body = response.body.inspect(move |chunk| {
+        let Ok(chunk) = chunk else { return };
+        decoder.push(chunk);
+        while let Ok(Some(item)) = decoder.next_item() {
+            if matches!(item.status, FrameStatus::Ok | FrameStatus::Superseded) {
+                let bytes = u64::try_from(item.body.len()).expect("a small body");
+                *network.state().deliveries.entry((node, hex::encode(item.record))).or_default() += bytes;
+            }
+        }
+    });
+    PeerResponse { status: response.status, headers: response.headers, body: body.boxed() }
 }
 
 /// Counts the bytes of an answer once it has come to its end.

@@ -13,7 +13,7 @@ use super::engine::{Engine, Peer};
 use super::pass::{Pass, PassError};
 use super::plan::{Action, PlannedItem, plan_page};
 use super::progress::NoProgress;
-use super::settle::{ItemEnd, bootstrap_artifact_from_peer};
+use super::settle::{FLIGHT_PATIENCE, ItemEnd, bootstrap_artifact_from_peer};
 use super::source::{SourcePage, SourceRow};
 use super::wanted::{note_for_later, note_unsettled};
 use crate::core::store::error::StoreError;
@@ -47,7 +47,7 @@ pub async fn fetch_beside(pass: &Pass<'_>, rows: Vec<SourceRow>, tasks: &mut Joi
     let items = engine.store.call(move |store| plan_page(store, &tenant_id, artifacts)).await?;
     for item in items {
         if item.action != Action::Fetch {
-            bootstrap_artifact_from_peer(pass, item).await?;
+            bootstrap_artifact_from_peer(pass, item, FLIGHT_PATIENCE).await?;
             continue;
         }
         let has_room = tasks.len() < engine.concurrency.max(1);
@@ -70,7 +70,7 @@ async fn fetch_one(engine: Engine, peer: Peer, item: PlannedItem) {
 }
 
 async fn settle(pass: &Pass<'_>, item: PlannedItem, noted: PlannedItem) -> Result<(), StoreError> {
-    let end: ItemEnd = bootstrap_artifact_from_peer(pass, item).await?;
+    let end: ItemEnd = bootstrap_artifact_from_peer(pass, item, FLIGHT_PATIENCE).await?;
     if end.is_unsettled() {
         let error = end.error.as_deref().unwrap_or_default();
         tracing::warn!(peer = %pass.peer.url, artifact = %noted.id, outcome = ?end.outcome, %error, "artifact_not_settled");

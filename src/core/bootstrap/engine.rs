@@ -11,6 +11,7 @@ use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
 use crate::core::base::ids::StoreId;
 use crate::core::base::rng::{Rng, RngExt};
+use crate::core::mesh::circuit::Circuits;
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::membership::{Member, MemberKind};
 use crate::core::mesh::wire::{PeerFeatures, PeerLimits};
@@ -118,6 +119,8 @@ pub struct Engine {
     pub flights: Flights,
     /// The walks under way.
     pub lanes: Lanes,
+    /// Whether each peer is asked for bodies now.
+    pub circuits: Circuits,
     /// Artifacts fetched at the same time from one peer.
     pub concurrency: usize,
     /// The peers that can be asked now.

@@ -4,6 +4,8 @@
 //! given back only if its length is the manifest's, its BLAKE3 is the record's (where the peer has one), and its
 //! SHA-256 is the one its key names. Every other end drops the guard, which frees bytes and reservation.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
@@ -24,7 +26,7 @@ use crate::core::store::Wants;
 use crate::core::store::record::Record;
 
 /// A body that did not come.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
     /// The holder answered that it has no good copy.
     #[error("{0}")]
@@ -38,6 +40,17 @@ pub enum FetchError {
     /// Transport trouble or an error of the peer.
     #[error("{0}")]
     Failed(String),
+    /// The holder is busy and says when to come back.
+    #[error("{detail}")]
+    Busy {
+        /// In words.
+        detail: String,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// Trouble of this node's own, which says nothing of the holder.
+    #[error("{0}")]
+    Own(String),
     /// Our own volume is full.
     #[error("{0}")]
     DiskFull(String),
@@ -45,7 +58,12 @@ pub enum FetchError {
 
 impl From<PeerError> for FetchError {
     fn from(error: PeerError) -> Self {
-        if error.is_unreachable() { Self::Unreachable(error.to_string()) } else { Self::Failed(error.to_string()) }
+        let detail = error.to_string();
+        match error.busy_for() {
+            Some(retry_after) => Self::Busy { detail, retry_after },
+            None if error.is_unreachable() => Self::Unreachable(detail),
+            None => Self::Failed(detail),
+        }
     }
 }
 
@@ -54,7 +72,7 @@ impl From<StagingError> for FetchError {
         match error {
             StagingError::TooLong { .. } | StagingError::TooShort { .. } => Self::BadCopy(error.to_string()),
             StagingError::StorageFull { .. } => Self::DiskFull(error.to_string()),
-            StagingError::BudgetExhausted { .. } | StagingError::Io { .. } => Self::Failed(error.to_string()),
+            StagingError::BudgetExhausted { .. } | StagingError::Io { .. } => Self::Own(error.to_string()),
         }
     }
 }
@@ -132,7 +150,7 @@ pub(super) async fn fetch_whole(
 async fn is_wanted(engine: &Engine, record: &Record) -> Result<bool, FetchError> {
     let record = record.clone();
     let wants = engine.store.call(move |store| store.wants(&record)).await;
-    Ok(wants.map_err(|error| FetchError::Failed(error.to_string()))? == Wants::Fetch)
+    Ok(wants.map_err(|error| FetchError::Own(error.to_string()))? == Wants::Fetch)
 }
 
 /// A holder may have only an older version than was listed, after it lost some of its log or because the listing was
@@ -141,7 +159,7 @@ async fn take_older(engine: &Engine, fetched: Fetched, holder: &str) -> FetchErr
     match commit(engine, fetched).await {
         Ok(end) if end.disk_full => FetchError::DiskFull(end.error.unwrap_or_default()),
         Ok(_) => FetchError::Unavailable(format!("{holder} has an older version, which was taken")),
-        Err(error) => FetchError::Failed(error.to_string()),
+        Err(error) => FetchError::Own(error.to_string()),
     }
 }
 
@@ -163,7 +181,13 @@ pub(super) fn answered_record(
     };
     let unreadable = |why: &str| FetchError::Failed(format!("{holder} sent an unreadable record: {why}"));
     let bytes = hex::decode(header.as_bytes()).map_err(|error| unreadable(&error.to_string()))?;
-    let record = Record::from_bytes(&bytes).map_err(|error| unreadable(&error.to_string()))?;
+    read_record(&bytes, tenant_id, id, holder)
+}
+
+/// The record that a kura peer sends beside a body, if it is of the artifact asked for.
+pub(super) fn read_record(bytes: &[u8], tenant_id: &str, id: &ArtifactId, holder: &str) -> Result<Record, FetchError> {
+    let unreadable = |why: &str| FetchError::Failed(format!("{holder} sent an unreadable record: {why}"));
+    let record = Record::from_bytes(bytes).map_err(|error| unreadable(&error.to_string()))?;
     check_name(&record.name).map_err(|reason| unreadable(&reason))?;
     if record.name.artifact_id(tenant_id) != *id {
         return Err(unreadable("it names another artifact"));

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -58,7 +59,12 @@ impl Flights {
         Flight { _permit: permit, _seat: seat }
     }
 
-    /// The right to fetch this artifact, unless somebody has it.
+    /// Waits as [`Self::enter`], but not longer than this.
+    pub async fn enter_within(&self, id: ArtifactId, patience: Duration) -> Option<Flight> {
+        tokio::time::timeout(patience, self.enter(id)).await.ok()
+    }
+
+    /// Does not wait. Who goes for many at once must not wait for one while holding others.
     pub fn try_enter(&self, id: ArtifactId) -> Option<Flight> {
         let gate = self.take_seat(id);
         let seat = Seat { flights: self.clone(), id };
@@ -95,7 +101,9 @@ mod tests {
         let mut gone = Box::pin(flights.enter(one));
         assert!(futures_util::poll!(&mut gone).is_pending());
         drop(gone);
-        assert!(flights.try_enter(one).is_none(), "somebody flies");
+        assert!(flights.try_enter(one).is_none(), "someone flies");
+        assert!(flights.enter_within(one, Duration::from_millis(5)).await.is_none());
+        assert!(flights.try_enter(ArtifactId([3; 32])).is_some());
         drop(first);
         drop(second.await);
         drop(other);

@@ -25,10 +25,10 @@ use super::large::drop_unwanted_bodies;
 use super::pass::{Pass, PassError, pass_beside};
 use super::pass_permit::{Moving, with_permit};
 use super::push::push_deletes;
+use super::retry::Retrier;
 use super::settle::settle_page;
 use super::source::ManifestSource;
 use super::source_feed::{FeedMode, FeedSource};
-use super::wanted::retry_due;
 use crate::core::mesh::membership::Member;
 use crate::core::mesh::readiness::Readiness;
 
@@ -119,18 +119,27 @@ fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut BTreeMap<String,
     running.retain(|_, (worker, _)| *worker != id);
 }
 
-/// A slow holder delays only other retries, never a worker.
+/// A holder that is slow, or stalls, delays nothing but what it is asked for.
 async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
+    let mut retrier = Retrier::new(&follower.engine, &follower.readiness);
+    let mut ticks = tokio::time::interval(WANTED_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
-            () = async { tokio::time::sleep(WANTED_TICK).await; retry_wanted(follower).await } => {}
+            Some(ended) = retrier.next_end(), if retrier.is_running() => match ended {
+                Ok(0) => {}
+                Ok(arrived) => tracing::info!(arrived, "wanted_artifacts_arrived"),
+                Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
+            },
+            _ = ticks.tick() => start_retries(follower, &mut retrier).await,
         }
     }
 }
 
-async fn retry_wanted(follower: &Follower) {
+async fn start_retries(follower: &Follower, retrier: &mut Retrier<'_>) {
+    follower.engine.metrics.observe_circuits(&follower.engine.circuits);
     if follower.engine.store.current().is_none() {
         return;
     }
@@ -142,10 +151,8 @@ async fn retry_wanted(follower: &Follower) {
     if follower.engine.usable_peers().is_empty() {
         return;
     }
-    match retry_due(&follower.engine, &follower.readiness).await {
-        Ok(0) => {}
-        Ok(applied) => tracing::info!(applied, "wanted_artifacts_arrived"),
-        Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
+    if let Err(error) = retrier.start_due().await {
+        tracing::warn!(%error, "wanted_artifacts_not_retried");
     }
 }
 

@@ -1,7 +1,8 @@
 //! The metric families of catching up and replication.
 
-use prometheus::{Histogram, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
 
+use crate::core::mesh::circuit::{CircuitState, Circuits, Transition};
 use crate::core::mesh::readiness::ReadinessSnapshot;
 use crate::core::telemetry::metrics::MetricsRegistry;
 
@@ -49,6 +50,15 @@ pub enum Transfer {
     BegunAnew,
 }
 
+/// How bodies are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyRequest {
+    /// Many by one request.
+    Bulk,
+    /// One by itself.
+    Single,
+}
+
 /// The families.
 #[derive(Debug, Clone)]
 pub struct CatchUpMetrics {
@@ -62,11 +72,23 @@ pub struct CatchUpMetrics {
     known_peers: IntGauge,
     completed_peers: IntGauge,
     inflight_peers: IntGauge,
+    body_requests: IntCounterVec,
+    circuits: IntGaugeVec,
+    circuit_transitions: IntCounterVec,
 }
 
 const SOURCES: [&str; 2] = ["replication", "bootstrap"];
 const ITEM_TYPES: [&str; 2] = ["artifact", "namespace_delete"];
 const OUTCOMES: [&str; 5] = ["applied", "ignored_stale", "ignored_tombstone", "ignored_older", "error"];
+
+fn transitions(registry: &MetricsRegistry) -> IntCounterVec {
+    let name = "kura_peer_circuit_transitions_total";
+    let family = registry.counters(name, "Changes of the circuits of peers.", &["from", "to"]);
+    for (from, to) in [("closed", "open"), ("open", "closed"), ("half_open", "open"), ("half_open", "closed")] {
+        family.with_label_values(&[from, to]);
+    }
+    family
+}
 
 impl CatchUpMetrics {
     /// Adds the families to a registry.
@@ -115,6 +137,14 @@ impl CatchUpMetrics {
             discovered_peers: registry.gauge("kura_discovered_peer_nodes", "Peers that answer now."),
             known_peers: registry.gauge("kura_bootstrap_known_peers", "Peers that answered at least once."),
             completed_peers: registry.gauge("kura_bootstrap_completed_peers", "Peers whose data is settled."),
+            body_requests: touched(
+                "kura_bootstrap_body_requests_total",
+                "Requests to peers for bodies: many by one, or one by itself.",
+                "kind",
+                &["bulk", "single"],
+            ),
+            circuits: registry.gauges("kura_peer_circuits", "Peers by how their circuit stands.", &["state"]),
+            circuit_transitions: transitions(registry),
             inflight_peers: registry.gauge("kura_bootstrap_inflight_peers", "Peers with a pass under way."),
         }
     }
@@ -152,6 +182,28 @@ impl CatchUpMetrics {
         if source == ApplySource::Bootstrap && outcome == ApplyOutcome::Applied {
             let item = if item == ItemType::Artifact { "artifact" } else { "namespace_tombstone" };
             self.applied_items.with_label_values(&[item]).inc();
+        }
+    }
+
+    /// Counts a request for bodies.
+    pub fn bodies_requested(&self, kind: BodyRequest) {
+        let kind = match kind {
+            BodyRequest::Bulk => "bulk",
+            BodyRequest::Single => "single",
+        };
+        self.body_requests.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a change of a peer's circuit.
+    pub fn circuit_changed(&self, changed: Transition) {
+        self.circuit_transitions.with_label_values(&[changed.from.name(), changed.to.name()]).inc();
+    }
+
+    /// Sets the gauges of circuits.
+    pub fn observe_circuits(&self, circuits: &Circuits) {
+        for state in CircuitState::ALL {
+            let count = i64::try_from(circuits.count(state)).unwrap_or(i64::MAX);
+            self.circuits.with_label_values(&[state.name()]).set(count);
         }
     }
 

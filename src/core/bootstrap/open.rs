@@ -260,6 +260,7 @@ fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle
         metrics: CatchUpMetrics::new(&MetricsRegistry::new()),
         flights: Flights::default(),
         lanes: Lanes::default(),
+        circuits: Default::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::new(RwLock::default()),
         peers_replaced: Arc::default(),

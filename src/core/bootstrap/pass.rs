@@ -15,14 +15,15 @@ use super::lanes::{LaneGuard, height_of, take_above};
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::progress::Progress;
 use super::report::{Outcome, RunLog};
+use super::retry::retry_wanted_of;
 use super::settle::settle_page;
 use super::source::{ManifestSource, SourceError, SourcePage};
 use super::source_backfill::BackfillSource;
 use super::source_feed::{FeedMode, FeedSource};
 use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
-use super::wanted::retry_wanted_of;
 use crate::core::base::ids::StoreId;
+use crate::core::mesh::circuit::Refused;
 use crate::core::store::committer::{CommitOutcome, Operation};
 use crate::core::store::error::StoreError;
 
@@ -38,6 +39,9 @@ pub enum PassError {
     /// Our own volume is full.
     #[error("the volume is full: {0}")]
     DiskFull(String),
+    /// The peer failed too often or is busy: listing on would only note what it does not deliver.
+    #[error("{0} is left alone for now")]
+    LeftAlone(String),
     /// No more artifacts can be noted as wanted; listing on would lose some.
     #[error("too many artifacts are wanted and not available; listing stops")]
     WantedFull,
@@ -50,7 +54,7 @@ impl PassError {
         match self {
             Self::DiskFull(_) => true,
             Self::Store(error) | Self::Source(SourceError::Store(error)) => store_full(error),
-            Self::Source(_) | Self::WantedFull => false,
+            Self::Source(_) | Self::LeftAlone(_) | Self::WantedFull => false,
         }
     }
 }
@@ -64,6 +68,8 @@ pub struct PassSummary {
     pub bytes: u64,
     /// Rows that were not usable.
     pub skipped: u64,
+    /// Items whose holder was busy to the end.
+    pub busy: u64,
 }
 
 impl PassSummary {
@@ -82,6 +88,7 @@ impl PassSummary {
         other.outcomes.iter().for_each(|(outcome, count)| *self.outcomes.entry(*outcome).or_default() += count);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.skipped = self.skipped.saturating_add(other.skipped);
+        self.busy = self.busy.saturating_add(other.busy);
     }
 
     /// What is left, in words; `None` if nothing.
@@ -107,6 +114,17 @@ pub struct Pass<'a> {
     pub dry_run: bool,
     /// Whether this peer was passed over before in this run.
     pub is_retry: bool,
+}
+
+impl Pass<'_> {
+    /// Whether the peer is asked for bodies now; a dry run asks for none.
+    fn check_circuit(&self) -> Result<(), PassError> {
+        let refusal = self.engine.circuits.refusal(&self.peer.url, self.engine.clock.monotonic());
+        match refusal {
+            Some(Refused::Open { .. }) if !self.dry_run => Err(PassError::LeftAlone(self.peer.url.clone())),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One pass over a peer, reported from beginning to end. An error or an unclean summary means: retry the peer.
@@ -153,6 +171,7 @@ where
     let mut summary = PassSummary::default();
     let Some(peer) = pass.peer.kura() else {
         take_tombstones(pass, &mut summary).await?;
+        pass.check_circuit()?;
         let Engine { client, store, metrics, .. } = pass.engine;
         let mut source = WalkSource::begin(client, store, metrics, &pass.peer.url).await?;
         drain(pass, &mut source, &mut summary).await?;
@@ -166,6 +185,7 @@ where
     // Before the tombstones: a delete that comes behind the head is met by the feed.
     let planned = plan_listing(client, store, url, peer).await?;
     take_tombstones(pass, &mut summary).await?;
+    pass.check_circuit()?;
     // Before listing: what fails while listing was tried just now.
     summary.add(&retry_wanted_of(pass).await?);
     let mut source = FeedSource::begin(client, store, (url, peer), FeedMode::Pass).await?;
@@ -215,8 +235,13 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
             pass.progress.total(&pass.peer.url, total);
         }
         let (settled, next) = tokio::join!(settle_page(pass, page), source.next_page());
-        summary.add(&settled?);
+        let settled = settled?;
+        summary.add(&settled);
         source.page_settled().await?;
+        if settled.busy > 0 {
+            return Err(PassError::LeftAlone(pass.peer.url.clone()));
+        }
+        pass.check_circuit()?;
         listed = next?;
     }
     Ok(())

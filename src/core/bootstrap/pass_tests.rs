@@ -112,6 +112,7 @@ impl Bench {
             metrics: CatchUpMetrics::new(&registry),
             flights: Default::default(),
             lanes: Default::default(),
+            circuits: Default::default(),
             concurrency: 4,
             peers: Default::default(),
             peers_replaced: Default::default(),
@@ -258,7 +259,7 @@ async fn wanted_artifacts_are_retried_when_due_and_only_then() {
     bench.pass(&NoProgress).await.unwrap();
     bench.links.set_rule(None);
     bench.engine.set_usable_peers(peers);
-    let retry = || crate::core::bootstrap::wanted::retry_due(&bench.engine, &NoProgress);
+    let retry = || crate::core::bootstrap::retry::retry_due(&bench.engine, &NoProgress);
     assert_eq!(retry().await.unwrap(), 0, "not due yet");
     bench.clock.advance(Duration::from_secs(3));
     assert!(bench.clock.now_ms() > NOW_MS);
@@ -311,7 +312,7 @@ async fn a_wanted_version_is_not_given_up_because_its_bytes_are_here_under_an_ol
     };
     assert!(bench.store().note_wanted(&[row]).unwrap());
     bench.engine.set_usable_peers(vec![Peer { url: PEER.to_owned(), source: PeerSource::Seed }]);
-    crate::core::bootstrap::wanted::retry_due(&bench.engine, &NoProgress).await.unwrap();
+    crate::core::bootstrap::retry::retry_due(&bench.engine, &NoProgress).await.unwrap();
     assert_eq!(bench.store().lookup(&id("one")).unwrap().unwrap().version_ms, 2000);
     assert_eq!(bench.wanted(), []);
 }
@@ -372,3 +373,6 @@ async fn a_large_body_of_the_feed_is_noted_and_comes_beside_it() {
     tokio::task::yield_now().await;
     assert_eq!((bench.staged(), bench.engine.staging.reserved_bytes()), (0, 0));
 }
+
+#[path = "retry_tests.rs"]
+mod retry_tests;

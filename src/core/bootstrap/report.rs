@@ -371,7 +371,8 @@ impl State {
         let (failed, waiting_for_peer) = (count(Outcome::Failed), count(Outcome::WaitingForPeer));
         let (bad_copy, unavailable) = (count(Outcome::BadCopy), count(Outcome::Unavailable));
         let beyond_capacity = count(Outcome::BeyondCapacity);
-        let reached = peers.iter().all(|peer| peer.error.is_none());
+        // Where nobody was caught up from nothing was proven.
+        let reached = !peers.is_empty() && peers.iter().all(|peer| peer.error.is_none());
         let items_total = u64::try_from(items.len()).unwrap_or(u64::MAX);
         items.truncate(ITEMS_SHOWN_MAX);
         BootstrapReport {
@@ -434,6 +435,16 @@ mod tests {
         log.settled("c", &ID, Outcome::Applied, None, 1);
         let report = log.report(std::time::Duration::ZERO, false);
         assert_eq!((report.items_total, report.applied), (0, 1));
+    }
+
+    #[test]
+    fn a_run_in_which_nobody_was_caught_up_from_is_not_complete() {
+        let log = RunLog::default();
+        assert!(!log.report(std::time::Duration::ZERO, false).complete, "no peer at all");
+        log.pass_finished("http://refused", Some("it holds tenant b, not a"));
+        assert!(!log.report(std::time::Duration::ZERO, false).complete, "only one that was refused");
+        log.pass_finished("http://refused", None);
+        assert!(log.report(std::time::Duration::ZERO, false).complete);
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! Settling a page of a listing: tombstones, a plan against the store, then each item to its end.
 //!
 //! How it works: the page is planned in one step, then its items are settled concurrently: from a body that rode along,
-//! from the peer that listed it, or from another holder at once. An item that does not settle well is noted durably as
-//! wanted before the page counts as settled.
+//! from the peer that listed it (small ones many to a request, see [`super::groups`]), or from another holder at once. An
+//! item that does not settle well is noted durably as wanted before the page counts as settled. One that another pass
+//! is fetching is waited for, but not for long: it is then noted too, so that no peer's silence holds up another's page.
 //!
 //! Failure: trouble with our own store, or a full volume, ends the page; trouble with an artifact never does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::at_hand::{AtHand, AtHandEnd, settle_at_hand, take_at_hand};
-use super::engine::Engine;
-use super::fetch::{FetchError, Fetched, fetch_artifact, stage_bytes};
+use super::engine::{Engine, Peer};
+use super::fetch::{FetchError, Fetched, stage_bytes};
+use super::groups::{settle_in_bulk, travels_in_bulk};
+use super::holders::fetch_from;
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::pass::{Pass, PassError, PassSummary, apply_tombstone, note_skipped};
 use super::plan::{Action, PlannedItem, decide, plan_page};
@@ -32,6 +39,16 @@ const OTHER_HOLDERS_MAX: usize = 8;
 /// Items of a page settled at the same time that need no request: as many as one group commit takes.
 const WITHOUT_REQUEST_CONCURRENCY: usize = 256;
 
+/// How long a pass waits for an artifact that another pass is fetching. Far below the time after which a silent transfer
+/// is given up; on a link where the usual body takes longer, noting a few costs little.
+pub(super) const FLIGHT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often a holder that is busy is asked again, each time after the rest it asked for.
+pub(super) const BUSY_ASKS_MAX: u32 = 3;
+
+/// Unsettled items of a page that are logged one by one; beyond them their number says as much.
+const UNSETTLED_TOLD_MAX: usize = 16;
+
 /// How it ended for one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemEnd {
@@ -47,11 +64,32 @@ pub struct ItemEnd {
     pub skewed: bool,
     /// Whether it is noted as wanted already, and was not tried.
     pub noted: bool,
+    /// Whether it was left to another pass, from which it is on its way.
+    pub is_elsewhere: bool,
+    /// When its holder, which is busy, asked to be asked again.
+    pub retry_after: Option<Duration>,
 }
 
 impl ItemEnd {
     fn new(outcome: Outcome, bytes: u64) -> Self {
-        Self { outcome, error: None, bytes, disk_full: false, skewed: false, noted: false }
+        let (disk_full, skewed, noted, is_elsewhere) = (false, false, false, false);
+        Self { outcome, error: None, bytes, disk_full, skewed, noted, is_elsewhere, retry_after: None }
+    }
+
+    /// What the store's word alone settles; `None` for what has to be fetched or adopted.
+    pub(super) fn without_request(action: Action) -> Option<Self> {
+        match action {
+            Action::Skip => Some(Self::present()),
+            Action::PassOver => Some(Self::new(Outcome::BeyondCapacity, 0)),
+            Action::Refuse => Some(skewed()),
+            Action::Adopt | Action::Fetch => None,
+        }
+    }
+
+    /// Another pass goes for it, and takes its time.
+    pub(super) fn elsewhere() -> Self {
+        let error = "it is on its way from another peer".to_owned();
+        Self { is_elsewhere: true, ..Self::unsettled(Outcome::WaitingForPeer, error) }
     }
 
     pub(super) fn present() -> Self {
@@ -89,9 +127,83 @@ impl From<FetchError> for ItemEnd {
             FetchError::Unavailable(_) => Self::unsettled(Outcome::Unavailable, text),
             FetchError::BadCopy(_) => Self::unsettled(Outcome::BadCopy, text),
             FetchError::Unreachable(_) => Self::unsettled(Outcome::WaitingForPeer, text),
-            FetchError::Failed(_) => Self::unsettled(Outcome::Failed, text),
+            FetchError::Failed(_) | FetchError::Own(_) => Self::unsettled(Outcome::Failed, text),
+            FetchError::Busy { retry_after, .. } => {
+                Self { retry_after: Some(retry_after), ..Self::unsettled(Outcome::Failed, text) }
+            }
             FetchError::DiskFull(_) => Self { disk_full: true, ..Self::unsettled(Outcome::Failed, text) },
         }
+    }
+}
+
+/// What became of a page's items so far; told by whatever settles them, side by side.
+#[derive(Debug)]
+pub(super) struct PageEnds<'a> {
+    /// The pass that settles the page.
+    pub(super) pass: &'a Pass<'a>,
+    noted: Mutex<Noted>,
+    /// Set once an item of this page did not come from elsewhere in time: no other is waited for then.
+    is_impatient: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    summary: PassSummary,
+    unsettled: Vec<(PlannedItem, ItemEnd)>,
+    disk_full: Option<String>,
+}
+
+impl<'a> PageEnds<'a> {
+    fn new(pass: &'a Pass<'a>) -> Self {
+        Self { pass, noted: Mutex::default(), is_impatient: AtomicBool::new(false) }
+    }
+
+    /// How long to wait for an artifact that is on its way from elsewhere.
+    pub(super) fn patience(&self) -> Duration {
+        if self.is_impatient.load(Ordering::Relaxed) { Duration::ZERO } else { FLIGHT_PATIENCE }
+    }
+
+    /// An artifact did not come from elsewhere in time.
+    pub(super) fn lose_patience(&self) {
+        self.is_impatient.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of an end.
+    pub(super) fn note(&self, item: PlannedItem, end: ItemEnd) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_told = noted.unsettled.len() < UNSETTLED_TOLD_MAX;
+        note_end(self.pass, &mut noted.summary, (&item.id, item.record.version_ms), &end, is_told);
+        if end.disk_full {
+            noted.disk_full.clone_from(&end.error);
+        }
+        if end.is_unsettled() {
+            noted.unsettled.push((item, end));
+        }
+    }
+
+    /// Takes note of an end of what was at hand. Where the volume is full the page ends, and is listed again.
+    fn note_at_hand(&self, ended: &AtHandEnd) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        note_end(self.pass, &mut noted.summary, (&ended.id, ended.version_ms), &ended.end, true);
+        noted.disk_full = ended.end.error.clone().or(noted.disk_full.take());
+    }
+
+    /// Each by itself, at most so many at the same time.
+    pub(super) async fn settle_each(&self, items: Vec<PlannedItem>, concurrency: usize) -> Result<(), StoreError> {
+        let settle = |item: PlannedItem| async move {
+            let end = bootstrap_artifact_from_peer(self.pass, item.clone(), self.patience()).await?;
+            if end.is_elsewhere {
+                self.lose_patience();
+            }
+            self.note(item, end);
+            Ok::<_, StoreError>(())
+        };
+        let mut settled =
+            futures_util::stream::iter(items.into_iter().map(settle)).buffer_unordered(concurrency.max(1));
+        while let Some(end) = settled.next().await {
+            end?;
+        }
+        Ok(())
     }
 }
 
@@ -111,38 +223,26 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
         items.iter().for_each(|item| look_at(pass, item));
         return Ok(summary);
     }
-    let mut disk_full = None;
-    for AtHandEnd { id, version_ms, end } in settle_at_hand(pass, at_hand).await? {
-        note_end(pass, &mut summary, (&id, version_ms), &end);
-        // The page ends there, and is listed again.
-        disk_full = end.error.or(disk_full);
+    let ends = PageEnds::new(pass);
+    for end in settle_at_hand(pass, at_hand).await? {
+        ends.note_at_hand(&end);
     }
-    let settle = |item: PlannedItem| async move {
-        let end = bootstrap_artifact_from_peer(pass, item.clone()).await;
-        (item, end)
-    };
     let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
-    let to_fetch = futures_util::stream::iter(to_fetch.into_iter().map(settle));
-    let others = futures_util::stream::iter(others.into_iter().map(settle));
-    let mut settled = futures_util::stream::select(
-        to_fetch.buffer_unordered(pass.engine.concurrency.max(1)),
-        others.buffer_unordered(WITHOUT_REQUEST_CONCURRENCY),
-    );
-    let mut unsettled = Vec::new();
-    while let Some((item, end)) = settled.next().await {
-        let end = end?;
-        note_end(pass, &mut summary, (&item.id, item.record.version_ms), &end);
-        if end.disk_full {
-            disk_full.clone_from(&end.error);
-        }
-        if end.is_unsettled() {
-            unsettled.push((item, end));
-        }
+    let (small, large): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(|item| travels_in_bulk(&pass.peer, item));
+    tokio::try_join!(
+        ends.settle_each(others, WITHOUT_REQUEST_CONCURRENCY),
+        ends.settle_each(large, pass.engine.concurrency),
+        settle_in_bulk(&ends, small),
+    )?;
+    let noted = ends.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.add(&noted.summary);
+    if noted.unsettled.len() > UNSETTLED_TOLD_MAX {
+        tracing::warn!(peer = %pass.peer.url, artifacts = noted.unsettled.len(), "artifacts_of_a_page_not_settled");
     }
-    if !note_unsettled(pass.engine, &pass.peer.url, &unsettled).await? {
+    if !note_unsettled(pass.engine, &pass.peer.url, &noted.unsettled).await? {
         return Err(PassError::WantedFull);
     }
-    disk_full.map_or(Ok(summary), |error| Err(PassError::DiskFull(error)))
+    noted.disk_full.map_or(Ok(summary), |error| Err(PassError::DiskFull(error)))
 }
 
 /// Plans a page, and makes what can be committed at once ready for it.
@@ -171,14 +271,20 @@ fn look_at(pass: &Pass<'_>, item: &PlannedItem) {
     }
 }
 
-fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, (id, version_ms): (&ArtifactId, u64), end: &ItemEnd) {
+fn note_end(
+    pass: &Pass<'_>,
+    summary: &mut PassSummary,
+    (id, version_ms): (&ArtifactId, u64),
+    end: &ItemEnd,
+    is_told: bool,
+) {
     pass.progress.row_ended(&pass.peer.url, end.row_end(version_ms));
     if end.skewed {
         let row = format!("{id}: version {version_ms} is too far ahead of our clock");
         note_skipped(pass, summary, &[row]);
         return;
     }
-    if end.is_unsettled() {
+    if end.is_unsettled() && is_told {
         let error = end.error.as_deref().unwrap_or_default();
         tracing::warn!(peer = %pass.peer.url, artifact = %id, outcome = ?end.outcome, %error, "artifact_not_settled");
     }
@@ -189,6 +295,7 @@ fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, (id, version_ms): (&Arti
     };
     pass.engine.metrics.applied(ApplySource::Bootstrap, ItemType::Artifact, outcome);
     *summary.outcomes.entry(end.outcome).or_default() += 1;
+    summary.busy = summary.busy.saturating_add(u64::from(end.retry_after.is_some()));
     summary.bytes = summary.bytes.saturating_add(end.bytes);
     if let Some(log) = pass.log {
         log.settled(&pass.peer.url, id, end.outcome, end.error.clone(), end.bytes);
@@ -196,16 +303,21 @@ fn note_end(pass: &Pass<'_>, summary: &mut PassSummary, (id, version_ms): (&Arti
 }
 
 /// One artifact: from the body that rode along, from the peer that listed it, or from another holder at once. An
-/// error of this function is trouble of our own store; everything else is an end of the item.
-pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
-    match item.action {
-        Action::Skip => return Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
-        Action::PassOver => return Ok(ItemEnd::new(Outcome::BeyondCapacity, 0)),
-        Action::Refuse => return Ok(skewed()),
-        Action::Adopt | Action::Fetch => {}
+/// error of this function is trouble of our own store; everything else is an end of the item. For one that is on its way
+/// already this waits, but not beyond its patience.
+pub(super) async fn bootstrap_artifact_from_peer(
+    pass: &Pass<'_>,
+    item: PlannedItem,
+    patience: Duration,
+) -> Result<ItemEnd, StoreError> {
+    if let Some(end) = ItemEnd::without_request(item.action) {
+        return Ok(end);
     }
     let engine = pass.engine;
-    let _flight = engine.flights.enter(item.id).await;
+    let flight = engine.flights.enter_within(item.id, patience).await;
+    if flight.is_none() && item.body.is_none() {
+        return Ok(ItemEnd::elsewhere());
+    }
     let mut action = item.action;
     // Since the page was planned another pass may have brought it. A body that rode along costs nothing more, and the
     // committer looks again by itself.
@@ -213,15 +325,13 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
         let record = item.record.clone();
         action = decide(engine.store.call(move |store| store.wants(&record)).await?);
     }
-    match action {
-        Action::Skip => Ok(ItemEnd::new(Outcome::AlreadyPresent, 0)),
-        Action::PassOver => Ok(ItemEnd::new(Outcome::BeyondCapacity, 0)),
-        Action::Refuse => Ok(skewed()),
-        Action::Adopt => {
+    match ItemEnd::without_request(action) {
+        Some(end) => Ok(end),
+        None if action == Action::Adopt => {
             let adopted = engine.store.commit(Operation::AdoptVersion(item.record)).await?;
             Ok(end_of(adopted, 0))
         }
-        Action::Fetch => match left_to_retries(pass, &item).await? {
+        None => match left_to_retries(pass, &item).await? {
             Some(end) => Ok(end),
             None => fetch_and_commit(pass, item).await,
         },
@@ -230,22 +340,31 @@ pub(super) async fn bootstrap_artifact_from_peer(pass: &Pass<'_>, item: PlannedI
 
 async fn fetch_and_commit(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd, StoreError> {
     let (engine, url) = (pass.engine, pass.peer.url.as_str());
-    let fetched = match item.body {
+    let fetched = match item.body.clone() {
         Some(bytes) => {
             pass.progress.advanced(url, 0, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             stage_bytes(engine, *item.record.clone(), bytes, url).await
         }
-        None => fetch_artifact(engine, pass.progress, url, &item.id, &item.record).await,
+        None => fetch_from(engine, pass.progress, url, &item.id, &item.record).await,
     };
-    let error = match fetched {
+    let mut error = match fetched {
         Ok(fetched) => return commit(engine, fetched).await,
         Err(error @ FetchError::DiskFull(_)) => return Ok(error.into()),
         Err(error) => error,
     };
     for other in other_holders(engine, url) {
-        if let Ok(fetched) = fetch_artifact(engine, pass.progress, &other, &item.id, &item.record).await {
-            tracing::info!(artifact = %item.id, peer = %url, holder = %other, "artifact_from_another_holder");
+        if let Ok(fetched) = fetch_from(engine, pass.progress, &other.url, &item.id, &item.record).await {
+            tracing::info!(artifact = %item.id, peer = %url, holder = %other.url, "artifact_from_another_holder");
             return commit(engine, fetched).await;
+        }
+    }
+    for _ in 0..BUSY_ASKS_MAX {
+        if !matches!(error, FetchError::Busy { .. }) {
+            break;
+        }
+        match fetch_from(engine, pass.progress, url, &item.id, &item.record).await {
+            Ok(fetched) => return commit(engine, fetched).await,
+            Err(again) => error = again,
         }
     }
     Ok(error.into())
@@ -253,10 +372,10 @@ async fn fetch_and_commit(pass: &Pass<'_>, item: PlannedItem) -> Result<ItemEnd,
 
 /// Only kura peers: they say which version they send. A seed-era peer is asked for what it listed itself, in its own
 /// pass.
-fn other_holders(engine: &Engine, url: &str) -> Vec<String> {
+pub(super) fn other_holders(engine: &Engine, url: &str) -> Vec<Peer> {
     let peers = engine.usable_peers();
     let others = peers.iter().filter(|peer| peer.url != url && peer.store_id().is_some());
-    others.take(OTHER_HOLDERS_MAX).map(|peer| peer.url.clone()).collect()
+    others.take(OTHER_HOLDERS_MAX).cloned().collect()
 }
 
 /// Commits a verified body under the version its peer gave it.

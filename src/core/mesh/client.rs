@@ -54,6 +54,8 @@ pub enum PeerError {
         status: StatusCode,
         /// What it said.
         message: String,
+        /// When to come back, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The answer is larger than is taken.
     #[error("{peer} answered {path} with more than {limit} bytes")]
@@ -84,6 +86,18 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// When the peer, which is busy now, asked to be asked again.
+    pub fn busy_for(&self) -> Option<Duration> {
+        match self {
+            Self::Status { status, retry_after, .. }
+                if matches!(*status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) =>
+            {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the peer could not be reached at all, so that its artifacts wait for it.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Transport(error) if matches!(error.phase, TransportPhase::Dns | TransportPhase::Connect | TransportPhase::Tls))
@@ -352,7 +366,8 @@ impl std::fmt::Debug for BulkStream {
 
 impl BulkStream {
     /// The next item, its frame checked; `None` behind the end frame. After an error nothing more comes.
-    pub async fn next(&mut self) -> Result<Option<BulkAnswer>, PeerError> {
+    /// `arrived` is told of each chunk.
+    pub async fn next(&mut self, arrived: &(dyn Fn(u64) + Send + Sync)) -> Result<Option<BulkAnswer>, PeerError> {
         loop {
             match self.decoder.next_item() {
                 Ok(Some(item)) => return Ok(Some(item)),
@@ -365,7 +380,11 @@ impl BulkStream {
                 Err(error) => return Err(malformed(&self.peer, BULK_PATH, error)),
             }
             match self.body.next().await {
-                Some(chunk) => self.decoder.push(&chunk?),
+                Some(chunk) => {
+                    let chunk = chunk?;
+                    arrived(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                    self.decoder.push(&chunk);
+                }
                 None => return Err(malformed(&self.peer, BULK_PATH, BulkError::Cut)),
             }
         }
@@ -396,10 +415,18 @@ async fn ok(response: PeerResponse, peer: &str, path: &str) -> Result<PeerRespon
 /// What a peer that refused said, as far as it said something.
 pub async fn refusal(response: PeerResponse, peer: &str, path: &str) -> PeerError {
     let status = response.status;
+    let seconds = retry_after_header(&response.headers);
     let text = bounded_body(response, peer, path, ERROR_BYTES_MAX).await.unwrap_or_default();
-    let message = serde_json::from_slice::<PeerErrorBody>(&text)
-        .map_or_else(|_| String::from_utf8_lossy(&text).chars().take(200).collect(), |error| error.message);
-    PeerError::Status { peer: peer.to_owned(), path: path_only(path), status, message }
+    let said = serde_json::from_slice::<PeerErrorBody>(&text).ok();
+    let exact = said.as_ref().and_then(|said| said.retry_after_ms).map(Duration::from_millis);
+    let message = said.map_or_else(|| String::from_utf8_lossy(&text).chars().take(200).collect(), |said| said.message);
+    let retry_after = exact.or(seconds);
+    PeerError::Status { peer: peer.to_owned(), path: path_only(path), status, message, retry_after }
+}
+
+/// `Retry-After` in seconds; its form as a date is not used between peers.
+fn retry_after_header(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The body as it was sent: what came with a digest has it.

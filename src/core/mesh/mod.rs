@@ -1,6 +1,7 @@
 //! The mesh: who the peers are, how they are reached, what is said on the wire, and whether this node is ready.
 
 pub mod bulk_frames;
+pub mod circuit;
 pub mod client;
 pub mod discovery;
 pub mod feed_frames;

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::circuit::Circuits;
 use super::reach::{Passes, Reach, RowEnd};
 pub use super::readiness_view::{
     Completeness, PeerPhase, PeerProgress, ReadinessSnapshot, TotalProgress, TrafficState,
@@ -161,6 +162,7 @@ impl PeerState {
             eta_ms: left.and_then(|left| left.saturating_mul(1000).checked_div(rate)),
             last_advance_ms: self.last_advance.map(|moment| moment.wall_ms),
             last_error: self.last_error.clone().or_else(|| self.facts.error.clone()),
+            circuit: None,
         }
     }
 }
@@ -438,13 +440,19 @@ fn peer_reason(peer: &PeerState, now: Duration) -> Option<Reason> {
 pub struct Readiness {
     machine: Arc<Mutex<ReadinessMachine>>,
     clock: Arc<dyn Clock>,
+    circuits: Circuits,
 }
 
 impl Readiness {
     /// Of a node that just started; `sources_configured` says whether a peer list or DNS name is set.
     pub fn new(sources_configured: bool, clock: Arc<dyn Clock>) -> Self {
         let machine = ReadinessMachine::new(sources_configured, Moment::of(clock.as_ref()));
-        Self { machine: Arc::new(Mutex::new(machine)), clock }
+        Self { machine: Arc::new(Mutex::new(machine)), clock, circuits: Circuits::default() }
+    }
+
+    /// The circuits of this process's peers, which the probes show.
+    pub fn circuits(&self) -> &Circuits {
+        &self.circuits
     }
 
     /// Tells the machine something, with the time.
@@ -498,7 +506,9 @@ impl Readiness {
 
     /// Everything the probes say, now.
     pub fn snapshot(&self) -> ReadinessSnapshot {
-        self.update(ReadinessMachine::snapshot)
+        let mut snapshot = self.update(ReadinessMachine::snapshot);
+        snapshot.peers.iter_mut().for_each(|peer| peer.circuit = Some(self.circuits.state(&peer.url)));
+        snapshot
     }
 }
 

@@ -337,3 +337,16 @@ fn progress_as_a_whole_sums_what_is_not_settled() {
     assert_eq!((progress.done, progress.total, progress.rate), (40, Some(200), 4));
     assert_eq!((progress.eta_ms, progress.last_advance_ms), (Some(90_000), Some(at(4).wall_ms)));
 }
+
+#[test]
+fn the_snapshot_says_which_peers_are_left_alone() {
+    use crate::core::mesh::circuit::{CircuitState, FAILURES_MAX, Fared};
+    let readiness = Readiness::new(true, Arc::new(ManualClock::at(1_700_000_000_000)));
+    readiness.update(|machine, now| machine.discovered(round(vec![peer("a", true), peer("b", true)]), now));
+    for _ in 0..FAILURES_MAX {
+        let permit = readiness.circuits().enter("http://b:7443", Duration::ZERO).unwrap();
+        permit.fared(Fared::Badly, Duration::ZERO, |_| Duration::from_secs(1));
+    }
+    let circuits: Vec<_> = readiness.snapshot().peers.into_iter().map(|peer| peer.circuit.unwrap()).collect();
+    assert_eq!(circuits, [CircuitState::Closed, CircuitState::Open]);
+}

@@ -1,5 +1,6 @@
 //! What readiness shows of itself: to probes, to peers and to the doctor. Plain values, made by the machine.
 
+use super::circuit::CircuitState;
 use super::reasons::Reason;
 
 /// The seed era's state of a node.
@@ -77,6 +78,9 @@ pub struct PeerProgress {
     pub last_advance_ms: Option<u64>,
     /// The last error, kept until the next clean pass.
     pub last_error: Option<String>,
+    /// How its circuit stands: whether it is asked for bodies now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<CircuitState>,
 }
 
 /// Everything the probes say about readiness.

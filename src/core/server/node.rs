@@ -157,6 +157,7 @@ impl NodeContext {
         };
         let readiness = Readiness::new(sources.configured(), Arc::clone(&seams.clock));
         let engine = engine(&config, &seams, &store, &staging, &metrics);
+        let engine = Engine { circuits: readiness.circuits().clone(), ..engine };
         let membership = Membership::new(MembershipParts {
             sources,
             resolver: Arc::clone(&seams.resolver),
@@ -210,6 +211,7 @@ fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging
         metrics: CatchUpMetrics::new(metrics),
         flights: Flights::default(),
         lanes: Lanes::default(),
+        circuits: Default::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::default(),
         peers_replaced: Arc::default(),

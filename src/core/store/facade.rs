@@ -390,6 +390,11 @@ impl Store {
         self.core.settle_wanted(settled)
     }
 
+    /// Writes down tries of wanted artifacts, each unless its row was settled meanwhile.
+    pub fn note_tried(&self, rows: &[Wanted]) -> Result<(), StoreError> {
+        self.core.note_tried(rows)
+    }
+
     /// The wanted row of one artifact.
     pub fn wanted(&self, id: &ArtifactId) -> Result<Option<Wanted>, StoreError> {
         self.core.wanted(id)

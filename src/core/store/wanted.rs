@@ -36,6 +36,9 @@ pub enum WantedReason {
     BeyondCapacity,
     /// Withdrawn here because its body was bad.
     Withdrawn,
+    /// A reason of a later version of this program.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One wanted artifact.
@@ -198,6 +201,18 @@ impl Core {
         self.write_unsynced(batch)?;
         *count = count.saturating_sub(removed);
         Ok(())
+    }
+
+    /// Writes down tries, each unless its row was settled meanwhile.
+    pub(crate) fn note_tried(&self, rows: &[Wanted]) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let (mut batch, _count) = (self.index.batch(), self.wanted_rows());
+        for row in rows {
+            if self.index.get(Table::Wanted, row.id.as_bytes())?.is_some() {
+                self.put_wanted(&mut batch, row)?;
+            }
+        }
+        self.write_unsynced(batch)
     }
 
     /// The wanted row of one artifact; one that does not decode is none.

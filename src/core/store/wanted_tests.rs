@@ -117,3 +117,30 @@ fn keys_of_a_later_version_survive_in_cursors_wanted_rows_and_peers() {
     assert_eq!(store.cursor("p").unwrap(), Some(cursor.clone()));
     assert_eq!(store.remembered_peers().unwrap(), ["http://one"]);
 }
+
+#[test]
+fn only_its_own_version_or_a_newer_one_settles_a_row_and_a_try_brings_none_back() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let row = wanted("a", 200, "one");
+    assert!(store.note_wanted(std::slice::from_ref(&row)).unwrap());
+    let older = Version { version_ms: 100, ..row.version };
+    store.settle_wanted(&[(row.id, older), (id("ios", "b"), older)]).unwrap();
+    assert_eq!(counted(&store), (1, 1), "what was noted meanwhile stays");
+    let tried = Wanted { attempts: 7, ..row.clone() };
+    store.note_tried(std::slice::from_ref(&tried)).unwrap();
+    assert_eq!(store.wanted(&row.id).unwrap().unwrap().attempts, 7);
+    store.settle_wanted(&[(row.id, row.version), (row.id, row.version)]).unwrap();
+    assert_eq!(counted(&store), (0, 0));
+    store.note_tried(&[tried]).unwrap();
+    assert_eq!(counted(&store), (0, 0), "it was settled while it was tried");
+}
+
+#[test]
+fn a_row_with_a_reason_of_a_later_version_is_read_and_still_wanted() {
+    let row = serde_json::to_string(&wanted("a", 100, "one")).unwrap();
+    let later = row.replace("waiting_for_peer", "frozen_in_transit").replace("\"attempts\"", "\"mood\":1,\"attempts\"");
+    let bytes = [&[super::tagged::VERSION][..], later.as_bytes()].concat();
+    let read = super::wanted::decode::<Wanted>("wanted", &bytes).unwrap();
+    assert_eq!(read, Wanted { reason: WantedReason::Unknown, ..wanted("a", 100, "one") });
+}

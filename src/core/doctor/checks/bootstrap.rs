@@ -147,6 +147,7 @@ fn word(reason: WantedReason) -> &'static str {
         WantedReason::BadCopy => "bad_copy",
         WantedReason::BeyondCapacity => "beyond_capacity",
         WantedReason::Withdrawn => "withdrawn",
+        WantedReason::Unknown => "for a reason of a later version",
     }
 }
 

@@ -144,7 +144,7 @@ fn look_up(store: &Store, items: &[BulkItem]) -> Vec<Found> {
     let mut room = BULK_ANSWER_BYTES_MAX;
     let look = |(place, item): (usize, &BulkItem)| {
         let mut found = look_up_one(store, u32::try_from(place).unwrap_or(u32::MAX), item);
-        if let Some(record) = &found.record {
+        if let Some(record) = found.record.as_ref().filter(|_| found.status != FrameStatus::Evicted) {
             found.with_body = record.size <= BULK_BODY_BYTES_MAX.min(room);
             room = room.saturating_sub(found.bytes());
         }
@@ -160,7 +160,7 @@ fn look_up_one(store: &Store, place: u32, item: &BulkItem) -> Found {
             let status = if is_asked { FrameStatus::Ok } else { FrameStatus::Superseded };
             Found { place, status, record: Some(Box::new(record)), with_body: false }
         }
-        Ok(_) => Found::without_record(place, FrameStatus::Evicted),
+        Ok(older) => Found { record: older.map(Box::new), ..Found::without_record(place, FrameStatus::Evicted) },
         Err(error) => {
             tracing::warn!(artifact = %item.id, %error, "bulk_item_not_looked_up");
             Found::without_record(place, FrameStatus::Busy)
@@ -205,7 +205,7 @@ fn encode(store: &Store, batch: Vec<Found>) -> EncodedItems {
 /// How opening and reading a body went.
 enum Opened {
     /// Its record by now, and its body unless that became too large.
-    Whole(Record, Bytes),
+    Whole(Box<Record>, Bytes),
     /// It is not here whole; the store knows.
     Lost,
     /// Something else is wrong that says nothing of the body.
@@ -213,9 +213,9 @@ enum Opened {
 }
 
 fn open(store: &Store, record: Record) -> Opened {
-    let id_for_log = record.name.key.clone();
+    let key = record.name.key.clone();
     let not_now = |error: &dyn std::error::Error| {
-        tracing::warn!(key = id_for_log, %error, "bulk_item_not_read");
+        tracing::warn!(key, %error, "bulk_item_not_read");
         Opened::NotNow
     };
     let (record, body) = match store.open_current(record) {
@@ -224,15 +224,15 @@ fn open(store: &Store, record: Record) -> Opened {
         Err(error) => return not_now(&error as &StoreError),
     };
     if record.size > BULK_BODY_BYTES_MAX {
-        return Opened::Whole(record, Bytes::new());
+        return Opened::Whole(Box::new(record), Bytes::new());
     }
     let file = match body {
-        OpenBody::Inline(bytes) => return Opened::Whole(record, bytes),
+        OpenBody::Inline(bytes) => return Opened::Whole(Box::new(record), bytes),
         OpenBody::File(file) => file,
     };
     let mut bytes = vec![0_u8; usize::try_from(file.length).unwrap_or(0)];
     match file.file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Opened::Whole(record, bytes.into()),
+        Ok(()) => Opened::Whole(Box::new(record), bytes.into()),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             store.report_bad_body(&record, "it became short");
             Opened::Lost

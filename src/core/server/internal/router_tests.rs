@@ -19,9 +19,9 @@ use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::bootstrap::pass::{Pass, PassError, PassSummary, bootstrap_manifests_from_peer};
 use crate::core::bootstrap::progress::NoProgress;
 use crate::core::bootstrap::report::Outcome;
+use crate::core::bootstrap::retry::retry_due;
 use crate::core::bootstrap::source::ManifestSource;
 use crate::core::bootstrap::source_feed::{FeedMode, FeedSource};
-use crate::core::bootstrap::wanted::retry_due;
 use crate::core::config::Config;
 use crate::core::data_dir::layout::{Layout, create_data_dir, ensure_directories};
 use crate::core::doctor::test_support;
@@ -109,6 +109,7 @@ impl Node {
             metrics: metrics.clone(),
             flights: Default::default(),
             lanes: Default::default(),
+            circuits: readiness.circuits().clone(),
             concurrency: 4,
             peers: Default::default(),
             peers_replaced: Default::default(),
@@ -586,3 +587,6 @@ async fn a_listing_that_runs_ahead_does_not_take_the_cursor_along() {
 
 #[path = "bulk_tests.rs"]
 mod bulk_tests;
+
+#[path = "bulk_pass_tests.rs"]
+mod bulk_pass_tests;
