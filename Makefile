@@ -23,8 +23,9 @@ sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
 
-bench: build ## Catch-up beside rsync, 3 turns; then inline thresholds, 5 runs; FOLDER is on the volume to measure.
-	scripts/bench-catch-up.sh
+bench: build ## All of docs/performance.md: catch-up beside rsync, bursts, a million artifacts, thresholds; FOLDER is on the volume to measure.
+	$(CARGO) build --quiet --release --example fill_store
+	scripts/bench.sh
 	$(CARGO) run --quiet --release --example inline_threshold -- $${FOLDER:-target} 1500 5
 
 lint: tools ## What a change has to pass besides the tests.

@@ -1,5 +1,6 @@
 //! Meshes of real processes: what is written through one node is read on all, a mesh that is killed as a whole comes
-//! back by itself, a data dir has one owner, and a node keeps its resources bounded.
+//! back by itself, bad lines between nodes cost time and nothing else, a data dir has one owner, and a node keeps its
+//! resources bounded.
 
 #[cfg(test)]
 #[expect(dead_code, reason = "each test binary uses its own part of the harness")]
@@ -13,7 +14,11 @@ mod drain;
 #[cfg(test)]
 mod exclusivity;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod large;
+#[cfg(test)]
+mod network;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! mid-upload, and it holds no more than a buffer of a body.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A socket without a byte for this long is an error: no answer in the tests takes as long.
@@ -34,6 +34,11 @@ impl Client {
     /// A client for a port of this machine.
     pub fn local(port: u16) -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// A client for a port of another host.
+    pub fn at(host: Ipv4Addr, port: u16) -> Self {
+        Self { address: SocketAddr::from((host, port)) }
     }
 
     /// One exchange; the reply's body is yet to be read.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::inspect;
-use super::node::{Node, READY_WITHIN};
+use super::node::{Node, Place, READY_WITHIN};
 use super::wait::eventually;
 
 /// Nodes that name each other (and themselves) as peers, in one temporary folder that goes away with them.
@@ -20,10 +20,17 @@ pub struct Mesh {
 impl Mesh {
     /// As many nodes as asked, not started.
     pub fn new(count: usize) -> Self {
+        Self::placed(vec![Place::local(); count])
+    }
+
+    /// A node for each place, not started.
+    pub fn placed(places: Vec<Place>) -> Self {
         let folder = tempfile::Builder::new().prefix("kura-mesh-").tempdir().expect("making a temporary folder");
-        let mut nodes: Vec<Node> = (0..count).map(|index| Node::new(&format!("node-{index}"), folder.path())).collect();
+        let placed = places.into_iter().enumerate();
+        let mut nodes: Vec<Node> =
+            placed.map(|(index, place)| Node::placed(&format!("node-{index}"), folder.path(), place)).collect();
         let urls: Vec<String> = nodes.iter().map(Node::internal_url).collect();
-        if count > 1 {
+        if nodes.len() > 1 {
             for node in &mut nodes {
                 node.set("PEERS", &urls.join(","));
             }

@@ -4,6 +4,7 @@
 //! node by handing them the same variables.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -20,6 +21,24 @@ const LOG_LINES_SHOWN: usize = 60;
 /// How long a node may take until it answers at all, and until it is ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where a node runs and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The address peers dial.
+    pub host: Ipv4Addr,
+    /// The address the test dials.
+    pub control: Ipv4Addr,
+    /// The network namespace of the process, if not this one's.
+    pub namespace: Option<String>,
+}
+
+impl Place {
+    /// This machine's loopback.
+    pub fn local() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, control: Ipv4Addr::LOCALHOST, namespace: None }
+    }
+}
+
 /// One node. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Node {
@@ -31,6 +50,7 @@ pub struct Node {
     pub port: u16,
     /// The port for peers.
     pub internal_port: u16,
+    place: Place,
     settings: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -38,6 +58,11 @@ pub struct Node {
 impl Node {
     /// A node below `folder` that is not started yet.
     pub fn new(name: &str, folder: &Path) -> Self {
+        Self::placed(name, folder, Place::local())
+    }
+
+    /// The same, somewhere else.
+    pub fn placed(name: &str, folder: &Path, place: Place) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).expect("making the node's folder");
         let mut node = Self {
@@ -45,6 +70,7 @@ impl Node {
             folder,
             port: free_port(),
             internal_port: free_port(),
+            place,
             settings: Vec::new(),
             child: None,
         };
@@ -53,6 +79,9 @@ impl Node {
         node.set("INTERNAL_PORT", &node.internal_port.to_string());
         node.set("NODE_URL", &node.internal_url());
         node.set("REGION", name);
+        if node.place.namespace.is_some() {
+            node.set("BIND", &Ipv4Addr::UNSPECIFIED.to_string());
+        }
         node
     }
 
@@ -74,27 +103,36 @@ impl Node {
 
     /// What peers know it by.
     pub fn internal_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.internal_port)
+        format!("http://{}:{}", self.place.host, self.internal_port)
     }
 
     /// Where build tools reach it.
     pub fn public_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.place.control, self.port)
     }
 
     /// Speaks to the public plane.
     pub fn client(&self) -> Client {
-        Client::local(self.port)
+        Client::at(self.place.control, self.port)
     }
 
     /// Speaks to the internal plane.
     pub fn internal(&self) -> Client {
-        Client::local(self.internal_port)
+        Client::at(self.place.control, self.internal_port)
     }
 
     /// The command line of a kura command with this node's settings and nothing else from the environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kura"));
+        let binary = env!("CARGO_BIN_EXE_kura");
+        let mut command = match &self.place.namespace {
+            None => Command::new(binary),
+            Some(namespace) => {
+                // It becomes the command it runs, so its process is the node's.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, binary]);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("KURA_") {
                 command.env_remove(name);

@@ -446,7 +446,8 @@ async fn bounded_body(response: PeerResponse, peer: &str, path: &str, limit: u64
     if content_length(&response.headers).is_some_and(|announced| announced > limit) {
         return Err(too_large());
     }
-    let mut bytes = BytesMut::new();
+    let announced = content_length(&response.headers).and_then(|announced| usize::try_from(announced).ok());
+    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
     let mut body = response.body;
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;

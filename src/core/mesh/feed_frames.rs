@@ -131,7 +131,7 @@ pub enum Frame {
         status: FrameStatus,
         /// The record in its wire form.
         record: Bytes,
-        /// The body, already checked against the digest that stands before it.
+        /// The body; it is yet to be checked against the digest in its record.
         body: Option<Bytes>,
     },
     /// A deleted namespace.
@@ -171,9 +171,6 @@ pub enum FrameError {
         /// Really.
         held: u64,
     },
-    /// A body that rides along has another digest than the one before it.
-    #[error("a body in the feed page does not match its digest")]
-    Digest,
     /// The page has another digest than its end frame says.
     #[error("the feed page does not match its digest")]
     PageDigest,
@@ -189,8 +186,8 @@ pub fn encode(frame: &Frame, into: &mut BytesMut) {
             (TYPE_HEADER, FrameStatus::Ok)
         }
         Frame::Row { status, record, body } => {
-            encode_row(record, body.as_ref(), &mut payload);
-            (TYPE_ROW, *status)
+            let digest = body.as_ref().map(|body| Digest::of(body)).unwrap_or_default();
+            return encode_row(*status, record, body.as_ref().map(|body| (&**body, digest)), into);
         }
         Frame::Tombstone { seq, version_ms, namespace } => {
             payload.put_u64_le(seq.0);
@@ -210,12 +207,17 @@ pub fn encode(frame: &Frame, into: &mut BytesMut) {
     into.put_slice(&payload);
 }
 
-fn encode_row(record: &Bytes, body: Option<&Bytes>, payload: &mut BytesMut) {
-    payload.put_u32_le(length32(record.len()));
-    payload.put_slice(record);
-    if let Some(body) = body {
-        payload.put_slice(Digest::of(body).as_bytes());
-        payload.put_slice(body);
+/// Appends a row whose body was checked against this digest.
+pub fn encode_row(status: FrameStatus, record: &[u8], body: Option<(&[u8], Digest)>, into: &mut BytesMut) {
+    let body_length = body.map_or(0, |(body, _)| Digest::LEN + body.len());
+    into.put_u32_le(length32(2 + 4 + record.len() + body_length));
+    into.put_u8(TYPE_ROW);
+    into.put_u8(status.code());
+    into.put_u32_le(length32(record.len()));
+    into.put_slice(record);
+    if let Some((body, digest)) = body {
+        into.put_slice(digest.as_bytes());
+        into.put_slice(body);
     }
 }
 
@@ -308,10 +310,8 @@ fn decode_row(mut payload: Bytes, status: FrameStatus) -> Result<Frame, FrameErr
     if payload.len() < Digest::LEN {
         return Err(malformed());
     }
-    let digest = payload.split_to(Digest::LEN);
-    if Digest::of(&payload).as_bytes().as_slice() != digest {
-        return Err(FrameError::Digest);
-    }
+    // The page's digest covers the body, and whoever commits it checks it against its record.
+    payload.advance(Digest::LEN);
     Ok(Frame::Row { status, record, body: Some(payload) })
 }
 

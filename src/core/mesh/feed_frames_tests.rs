@@ -102,7 +102,7 @@ fn a_lying_page_is_refused() {
     let mut corrupt = BytesMut::from(&encoded(&page())[..]);
     let at = corrupt.len() - 46 - 24 - 1;
     corrupt[at] ^= 1;
-    assert_eq!(decode_page(corrupt.freeze()), Err(FrameError::Digest));
+    assert_eq!(decode_page(corrupt.freeze()), Err(FrameError::PageDigest));
     let huge = [&encoded(&page()[..1])[..], &[255, 255, 255, 255, 2, 0]].concat();
     assert_eq!(decode_page(huge.into()), Err(FrameError::Cut));
     let record = [&encoded(&page()[..1])[..], &[6, 0, 0, 0, 2, 0, 255, 255, 255, 255]].concat();

@@ -14,7 +14,7 @@ use super::reply::{Refused, answer, bytes, json};
 use super::router::Shared;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::feed_frames::{
-    FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, FeedOrder, Frame, FrameStatus, encode,
+    FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, FeedOrder, Frame, FrameStatus, encode, encode_row,
 };
 use crate::core::mesh::wire::SetDigestReply;
 use crate::core::store::Store;
@@ -210,8 +210,10 @@ fn encode_page(header: FeedHeader, page: Vec<FeedRow>, asked: &Asked) -> Bytes {
             FeedRow::Put(record, _) if asked.origin_only && record.origin != own => continue,
             FeedRow::Put(record, body) => {
                 let rides = !asked.inline_origin_only || record.origin == own;
-                let body = body.filter(|_| rides);
-                Frame::Row { status: FrameStatus::Ok, record: record.to_wire_bytes().into(), body }
+                let body = body.as_deref().filter(|_| rides).map(|body| (body, record.digest));
+                encode_row(FrameStatus::Ok, &record.to_wire_bytes(), body, &mut bytes);
+                rows += 1;
+                continue;
             }
             FeedRow::NamespaceDelete(tombstone) => Frame::Tombstone {
                 seq: tombstone.seq,

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# A burst of small writes on one node: how long after the last one all of them are on a sibling.
+#
+# usage: scripts/bench-burst.sh [COUNT BYTES [TURNS]]     (after `make build`)
+source "$(dirname "$0")/bench-lib.sh"
+count=${1:-2000} bytes=${2:-4096} turns=${3:-5}
+scripts/install-packages.sh curl
+
+# usage: held NAME      how many artifacts it has
+held() { curl -s "http://127.0.0.1:${internal[$1]}/_internal/status" | grep -o '"artifacts":[0-9]*' | head -1 | cut -d: -f2; }
+
+for turn in $(seq "$turns"); do
+  start "writer$turn"
+  start "sibling$turn" "writer$turn"
+  complete "sibling$turn"
+  began=$(seconds)
+  scripts/put-load.pl "${port[writer$turn]}" "$count" "$bytes"
+  note write "$(since "$began")"
+  began=$(seconds)
+  until [ "$(held "sibling$turn")" = "$count" ]; do :; done
+  note lag "$(since "$began")"
+  stop "writer$turn" KILL
+  stop "sibling$turn" KILL
+done
+row "$count x $bytes B written in $(median write) s: on a sibling after the last" "$(median lag) s" "0.15 s"

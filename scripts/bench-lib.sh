@@ -1,0 +1,59 @@
+# What the benchmarks share; sourced by them. A node is `start NAME [PEER]`, its files lie in $folder/NAME.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+kura=$(realpath "${KURA_BINARY:-bin/kura}")
+# Fills a store without a node, a hundred times as fast as requests would.
+fill=${FILL_BINARY:-${CARGO_TARGET_DIR:-target}/release/examples/fill_store}
+folder=$(mktemp -d -p "${FOLDER:-${TMPDIR:-/tmp}}" kura-bench-XXXXXX)
+declare -A pid=() port=() internal=()
+cleanup() {
+  for process in "${pid[@]}"; do kill -9 "$process" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  rm -rf "$folder"
+}
+trap cleanup EXIT
+
+next_port=$((20000 + RANDOM % 10000))
+free_port() {
+  while next_port=$((next_port + 1)) && (exec 3<>"/dev/tcp/127.0.0.1/$next_port") 2>/dev/null; do :; done
+}
+
+# usage: start NAME [PEER]      starts a node, with another one as its peer; waits for nothing
+start() {
+  [ -n "${port[$1]:-}" ] || { free_port; port[$1]=$next_port; free_port; internal[$1]=$next_port; }
+  local url="http://127.0.0.1:${internal[$1]}" peer=()
+  [ -z "${2:-}" ] || peer=(--peer "http://127.0.0.1:${internal[$2]}")
+  "$kura" serve --data-dir "$folder/$1" --port "${port[$1]}" --internal-port "${internal[$1]}" --node-url "$url" \
+    "${peer[@]}" >>"$folder/$1.log" 2>&1 &
+  pid[$1]=$!
+}
+
+# usage: stop NAME [SIGNAL]     ends a node and waits for its end
+stop() {
+  kill "-${2:-TERM}" "${pid[$1]}"
+  wait "${pid[$1]}" 2>/dev/null || true
+  unset "pid[$1]"
+}
+
+# usage: wait_for NAME PATH TEXT      until the node's public port answers the path with the text
+wait_for() {
+  local deadline=$((SECONDS + ${WAIT_SECONDS:-1800}))
+  until curl -s "http://127.0.0.1:${port[$1]}$2" | grep -q "$3"; do
+    [ "$SECONDS" -lt "$deadline" ] || { echo "$1 never said $3 at $2" >&2; tail -5 "$folder/$1.log" >&2; exit 1; }
+    sleep 0.01
+  done
+}
+complete() { wait_for "$1" /ready '"complete":true'; }
+ready() { wait_for "$1" /ready '"ready":true'; }
+
+seconds() { date +%s.%N; }
+since() { awk -v start="$1" -v end="$(seconds)" 'BEGIN { printf "%.3f", end - start }'; }
+# usage: note WHAT VALUE        keeps a figure; median WHAT takes the middle one of those kept
+note() { echo "$2" >>"$folder/figures-$1"; }
+median() { sort -n "$folder/figures-$1" | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
+# usage: row WHAT FIGURE GOAL   a line of the table, printed here and kept for scripts/bench.sh
+row() {
+  printf '%s\n' "$1: $2 (goal: $3)"
+  [ -z "${BENCH_TABLE:-}" ] || printf '| %s | %s | %s |\n' "$1" "$2" "$3" >>"$BENCH_TABLE"
+}

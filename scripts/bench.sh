@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All benchmarks of the mesh, and their figures as one table. Smaller runs: SMALL, LARGE_MIB, MILLION, BURST and TURNS in
+# the environment; FOLDER is on the volume to measure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+BENCH_TABLE=$(mktemp)
+export BENCH_TABLE
+trap 'rm -f "$BENCH_TABLE"' EXIT
+turns=${TURNS:-3}
+scripts/bench-catch-up.sh "${SMALL:-100000}" 4096 "$turns" 5
+scripts/bench-catch-up.sh 4 $((${LARGE_MIB:-512} << 20)) "$turns" 1
+scripts/bench-burst.sh "${BURST:-2000}" 4096 "$turns"
+scripts/bench-million.sh "${MILLION:-1000000}"
+printf '\n| what | figure | goal |\n|---|---|---|\n'
+cat "$BENCH_TABLE"
