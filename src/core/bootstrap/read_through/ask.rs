@@ -34,10 +34,21 @@ pub(super) const PLACE_WAIT: Duration = Duration::from_secs(10);
 /// How long a read waits for a pass that is fetching the same artifact, before it asks by itself.
 const PASS_WAIT: Duration = Duration::from_secs(1);
 
+/// How a body that is too long to be buffered is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As it comes.
+    Streamed,
+    /// Once it is here whole, for clients to whom a body that breaks off does more harm than one that begins late.
+    Whole,
+}
+
 /// What came of asking the peers.
 pub enum Through {
-    /// It is here by now.
+    /// It is here by now: a pass brought it.
     Here,
+    /// It is here by now: a peer gave it.
+    Brought,
     /// It came whole.
     Whole(Arc<Record>, Bytes),
     /// It is on its way; the stream ends with an error if it proves bad.
@@ -50,6 +61,7 @@ impl std::fmt::Debug for Through {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Here => "Here",
+            Self::Brought => "Brought",
             Self::Whole(..) => "Whole",
             Self::Stream(..) => "Stream",
             Self::Miss => "Miss",
@@ -95,6 +107,7 @@ pub(super) struct Read {
     pub(super) id: ArtifactId,
     pub(super) name: ArtifactKey,
     pub(super) wanted: Option<Wanted>,
+    pub(super) delivery: Delivery,
 }
 
 impl ReadThrough {
@@ -122,9 +135,9 @@ impl ReadThrough {
     ///
     /// # Errors
     /// Our own store failed.
-    pub async fn get(&self, name: &ArtifactKey) -> Result<Through, StoreError> {
+    pub async fn get(&self, name: &ArtifactKey, delivery: Delivery) -> Result<Through, StoreError> {
         let shared = &self.shared;
-        let Some(read) = shared.worth_asking(name).await? else { return Ok(Through::Miss) };
+        let Some(read) = shared.worth_asking(name, delivery).await? else { return Ok(Through::Miss) };
         let began = shared.engine.clock.monotonic();
         let answer = shared.ask_once(read).await?;
         let waited = shared.engine.clock.monotonic().saturating_sub(began);
@@ -137,7 +150,7 @@ impl ReadThrough {
     /// # Errors
     /// Our own store failed.
     pub async fn is_held(&self, name: &ArtifactKey) -> Result<bool, StoreError> {
-        match self.shared.worth_asking(name).await? {
+        match self.shared.worth_asking(name, Delivery::Streamed).await? {
             Some(read) => Ok(peers::is_held(&self.shared, &read).await),
             None => Ok(false),
         }
@@ -146,11 +159,11 @@ impl ReadThrough {
 
 impl Shared {
     /// What to ask for, or `None` if a miss here is a miss of the mesh as far as this node knows.
-    async fn worth_asking(&self, name: &ArtifactKey) -> Result<Option<Read>, StoreError> {
+    async fn worth_asking(&self, name: &ArtifactKey, delivery: Delivery) -> Result<Option<Read>, StoreError> {
         let id = name.artifact_id(self.engine.client.tenant_id());
         let wanted = self.engine.store.call(move |store| store.wanted(&id)).await?;
         let is_worth = wanted.is_some() || !self.is_settled().await;
-        Ok(is_worth.then(|| Read { id, name: name.clone(), wanted }))
+        Ok(is_worth.then(|| Read { id, name: name.clone(), wanted, delivery }))
     }
 
     /// Whether everything that the peers had is settled. Waits for the first round of discovery, which is on its way.
@@ -201,7 +214,7 @@ impl Shared {
         }
         drop(flight);
         let told = match &answer {
-            Through::Here => Told::Here,
+            Through::Here | Through::Brought => Told::Here,
             Through::Whole(record, bytes) => Told::Whole(Arc::clone(record), bytes.clone()),
             Through::Stream(..) => Told::Long,
             Through::Miss => Told::Miss,

@@ -9,7 +9,7 @@ use futures_util::stream::{BoxStream, try_unfold};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ask::{BUFFERED_BYTES_MAX, PLACE_WAIT, Read, Shared, Through};
+use super::ask::{BUFFERED_BYTES_MAX, Delivery, PLACE_WAIT, Read, Shared, Through};
 use super::metrics::{PeerAnswer, ReadThroughMetrics};
 use super::peers::{Offer, offers};
 use crate::core::base::ids::{Digest, Sha256Digest};
@@ -65,7 +65,7 @@ pub(super) async fn ask(shared: &Shared, read: &Read) -> Result<Through, StoreEr
     while let Some(offer) = offers.next().await {
         let peer = offer.peer.clone();
         let taken = match described(&shared.engine, read, offer) {
-            Ok(incoming) => take(shared, incoming).await?,
+            Ok(incoming) => take(shared, read.delivery, incoming).await?,
             Err(error) => Err(error),
         };
         match taken {
@@ -99,21 +99,24 @@ fn described(engine: &Engine, read: &Read, offer: Offer) -> Result<Incoming, Fet
 }
 
 /// Hands out what may be handed out: nothing that was deleted here, or comes from far in the future.
-async fn take(shared: &Shared, mut incoming: Incoming) -> Result<Result<Through, FetchError>, StoreError> {
-    if incoming.keep {
-        let record = incoming.record.clone();
-        match shared.engine.store.call(move |store| store.wants(&record)).await? {
-            Wants::Fetch | Wants::Adopt => {}
-            // What was evicted, or would be at once, is served and not kept.
-            Wants::Evicted | Wants::BeyondCapacity => incoming.keep = false,
-            Wants::AlreadyHere => return Ok(Ok(Through::Here)),
-            Wants::Tombstoned | Wants::ClockSkew => return Ok(Ok(Through::Miss)),
-        }
+async fn take(
+    shared: &Shared,
+    delivery: Delivery,
+    mut incoming: Incoming,
+) -> Result<Result<Through, FetchError>, StoreError> {
+    let record = incoming.record.clone();
+    match shared.engine.store.call(move |store| store.wants(&record)).await? {
+        Wants::Fetch | Wants::Adopt => {}
+        // What was evicted, or would be at once, is served and not kept.
+        Wants::Evicted | Wants::BeyondCapacity => incoming.keep = false,
+        Wants::AlreadyHere => return Ok(Ok(Through::Here)),
+        Wants::Tombstoned | Wants::ClockSkew => return Ok(Ok(Through::Miss)),
     }
-    if incoming.record.size > BUFFERED_BYTES_MAX {
-        return Ok(Ok(stream(shared, incoming).await));
+    match (incoming.record.size <= BUFFERED_BYTES_MAX, delivery) {
+        (true, _) => Ok(buffer(shared, incoming).await),
+        (false, Delivery::Streamed) => Ok(Ok(stream(shared, incoming).await)),
+        (false, Delivery::Whole) => Ok(bring(shared, incoming).await),
     }
-    Ok(buffer(shared, incoming).await)
 }
 
 async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
@@ -140,7 +143,7 @@ async fn buffer(shared: &Shared, mut incoming: Incoming) -> Result<Through, Fetc
         let (engine, record, bytes) = (shared.engine.clone(), record.clone(), bytes.clone());
         tokio::spawn(async move {
             match stage_bytes(&engine, record, bytes, &incoming.peer).await {
-                Ok(fetched) => keep(&engine, fetched).await,
+                Ok(fetched) => drop(keep(&engine, fetched).await),
                 Err(error) => tracing::warn!(%error, "read_through_not_kept"),
             }
             drop(place);
@@ -149,18 +152,36 @@ async fn buffer(shared: &Shared, mut incoming: Incoming) -> Result<Through, Fetc
     Ok(Through::Whole(Arc::new(record), bytes))
 }
 
-async fn keep(engine: &Engine, fetched: Fetched) {
+/// Whether it is here now.
+async fn keep(engine: &Engine, fetched: Fetched) -> bool {
     match commit(engine, fetched).await {
-        Ok(end) if matches!(end.outcome, Outcome::Applied | Outcome::AlreadyPresent) => {}
+        Ok(end) if matches!(end.outcome, Outcome::Applied | Outcome::AlreadyPresent) => return true,
         Ok(end) => tracing::warn!(outcome = ?end.outcome, error = ?end.error, "read_through_not_kept"),
         Err(error) => tracing::warn!(%error, "read_through_not_kept"),
     }
+    false
+}
+
+/// Brings a long body here before anything of it is handed out.
+async fn bring(shared: &Shared, mut incoming: Incoming) -> Result<Through, FetchError> {
+    let (Some(_place), true) = (place(&shared.streamed).await, incoming.keep) else { return Ok(Through::Miss) };
+    let Some(mut writer) = room(&shared.engine, &incoming.record, PLACE_WAIT).await else { return Ok(Through::Miss) };
+    let mut check = Check::new(&incoming.record);
+    while let Some(chunk) = incoming.chunks.next().await {
+        let chunk = chunk.map_err(|error| FetchError::Failed(error.to_string()))?;
+        shared.metrics.arrived(chunk.len());
+        check.add(&chunk).map_err(|reason| FetchError::BadCopy(reason.to_owned()))?;
+        writer.write(chunk).await?;
+    }
+    let digest = check.finish(&incoming.record).map_err(|reason| FetchError::BadCopy(reason.to_owned()))?;
+    let fetched = Fetched { record: Record { digest, ..incoming.record }, body: writer.finish().await? };
+    Ok(if keep(&shared.engine, fetched).await { Through::Brought } else { Through::Miss })
 }
 
 async fn stream(shared: &Shared, incoming: Incoming) -> Through {
     let Some(place) = place(&shared.streamed).await else { return Through::Miss };
     let engine = shared.engine.clone();
-    let writer = if incoming.keep { room(&engine, &incoming.record).await } else { None };
+    let writer = if incoming.keep { room(&engine, &incoming.record, STAGING_WAIT).await } else { None };
     let record = Box::new(incoming.record.clone());
     let passing = Passing {
         engine,
@@ -174,8 +195,8 @@ async fn stream(shared: &Shared, incoming: Incoming) -> Through {
     Through::Stream(record, try_unfold(Some(passing), Passing::next).boxed())
 }
 
-async fn room(engine: &Engine, record: &Record) -> Option<BodyWriter> {
-    let begun = tokio::time::timeout(STAGING_WAIT, engine.staging.begin(body_spec(record))).await;
+async fn room(engine: &Engine, record: &Record, wait: Duration) -> Option<BodyWriter> {
+    let begun = tokio::time::timeout(wait, engine.staging.begin(body_spec(record))).await;
     begun.ok()?.inspect_err(|error| tracing::warn!(%error, "read_through_not_staged")).ok()
 }
 
@@ -227,7 +248,7 @@ impl Passing {
             let engine = self.engine.clone();
             tokio::spawn(async move {
                 match writer.finish().await {
-                    Ok(body) => keep(&engine, Fetched { record, body }).await,
+                    Ok(body) => drop(keep(&engine, Fetched { record, body }).await),
                     Err(error) => tracing::warn!(%error, "read_through_not_staged"),
                 }
             });

@@ -71,7 +71,7 @@ impl ReadThroughMetrics {
 
     pub(super) fn read(&self, answer: &Through, waited: Duration) {
         let result = match answer {
-            Through::Whole(..) | Through::Stream(..) => "hit",
+            Through::Whole(..) | Through::Stream(..) | Through::Brought => "hit",
             Through::Here => "local",
             Through::Miss => "miss",
         };

@@ -19,6 +19,6 @@ mod body;
 mod metrics;
 mod peers;
 
-pub use ask::{BUFFERED_BYTES_MAX, ReadThrough, Through};
+pub use ask::{BUFFERED_BYTES_MAX, Delivery, ReadThrough, Through};
 pub use body::ThroughError;
 pub use metrics::ReadThroughMetrics;

@@ -16,7 +16,7 @@ use super::closure;
 use super::problem::{Direction, Problem, Shape};
 use super::range::{Conditions, Selection, etag};
 use super::rule::Target;
-use crate::core::bootstrap::read_through::Through;
+use crate::core::bootstrap::read_through::{Delivery, Through};
 use crate::core::server::metrics::ArtifactResult;
 use crate::core::server::node::NodeContext;
 use crate::core::store::OpenBody;
@@ -166,6 +166,8 @@ async fn check_closure(node: &NodeContext, target: &Target, body: &OpenBody) -> 
 
 /// Looks here, and then asks the peers if they may have what is not here.
 async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditions) -> Result<Source, Problem> {
+    // A body that breaks off fails the build of whoever runs Nx.
+    let delivery = if target.rule.shape == Shape::Nx { Delivery::Whole } else { Delivery::Streamed };
     for _ in 0..LOOKS_MAX {
         match find(node, target, conditions.clone()).await {
             Ok(Found::NotModified(record)) => return Ok(Source::NotModified(record)),
@@ -173,8 +175,8 @@ async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditi
             Err(Problem::NotFound) => {}
             Err(problem) => return Err(problem),
         }
-        let (record, source) = match node.read_through.get(&target.name).await? {
-            Through::Here => continue,
+        let (record, source) = match node.read_through.get(&target.name, delivery).await? {
+            Through::Here | Through::Brought => continue,
             Through::Miss => return Err(Problem::NotFound),
             Through::Whole(record, bytes) => {
                 let record = Box::new(Record::clone(&record));
