@@ -204,6 +204,7 @@ complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l log-format
 json\t''"
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l dry-run -d 'Show what would be freed and change nothing'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s y -l yes -d 'Do it without asking'
+complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l release-ballast -d 'Also give up the space kept in reserve, unless --until-free is reached without it; a node restores it by itself'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l no-input -d 'Never ask; what would need an answer is refused'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s q -l quiet -d 'Say less on stderr'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s v -l verbose -d 'Say more on stderr; twice for everything'

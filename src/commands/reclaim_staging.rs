@@ -21,10 +21,11 @@ use crate::core::base::clock::{Clock, SystemClock};
 use crate::core::base::disk::{Disk, RealDisk, VolumeSpace};
 use crate::core::base::units::{ByteSize, DurationArg};
 use crate::core::config::Config;
+use crate::core::data_dir::ballast::Ballast;
 use crate::core::data_dir::layout::{self, DataDirKind, Layout};
 use crate::core::data_dir::lock::{DataDirLock, LockError, LockHolder, LockState};
 use crate::core::staging::area::AreaKind;
-use crate::core::staging::inventory::{Ownership, StagingFolders};
+use crate::core::staging::inventory::{Ownership, StagingFolders, StagingTree};
 use crate::core::staging::reclaim::{self as core_reclaim, ReclaimPlan, ReclaimPolicy};
 
 /// A staging area, as a word on the command line.
@@ -72,6 +73,9 @@ pub struct ReclaimStagingArgs {
     /// Only what was not changed for this long, such as 15m or 7d
     #[arg(long, value_name = "DURATION")]
     pub older_than: Option<DurationArg>,
+    /// Also give up the space kept in reserve, unless --until-free is reached without it; a node restores it by itself
+    #[arg(long)]
+    pub release_ballast: bool,
     /// How to print the result
     #[arg(long, value_name = "table|json", value_enum, default_value_t, hide_possible_values = true)]
     pub output: OutputFormat,
@@ -84,7 +88,7 @@ pub struct ReclaimStagingArgs {
 pub async fn run(args: ReclaimStagingArgs, context: &mut Context) -> Result<ExitCode, CommandError> {
     let config = context.config()?.clone();
     let layout = Layout::new(&config.data_dir, &config.tmp_dir);
-    require_data_dir(&layout)?;
+    let kind = require_data_dir(&layout)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let volume = disk.space(layout.data_dir()).map_err(|error| unreadable(&layout, error))?;
     if args.if_below.is_some_and(|limit| volume.free_bytes >= limit.bytes(&volume)) {
@@ -93,23 +97,44 @@ pub async fn run(args: ReclaimStagingArgs, context: &mut Context) -> Result<Exit
     }
     let held = take_lock(&layout)?;
     let policy = policy(&args, &held, &volume);
+    let ballast = Ballast::new(&layout, Arc::clone(&disk));
+    let may_release = args.release_ballast && kind == DataDirKind::Kura && ballast.bytes() > 0;
     let tree = StagingFolders::new(&layout, disk);
     let plan = core_reclaim::plan(&policy, &tree);
     let is_in_use = held.holder.is_some();
-    if args.dry_run || plan.files.is_empty() {
-        let code = answer(&Report::planned(&layout, &plan, volume, args.dry_run, is_in_use), &args, context)?;
+    let ballast_bytes = if may_release { ballast.bytes() } else { 0 };
+    let planned =
+        |dry_run| Report::planned(&layout, &plan, volume, dry_run, is_in_use).with_ballast_to_release(ballast_bytes);
+    if args.dry_run || (plan.files.is_empty() && !may_release) {
+        let code = answer(&planned(args.dry_run), &args, context)?;
         return Ok(if !args.dry_run && plan.failed.total > 0 { ExitCode::Partial } else { code });
     }
     if !args.yes {
-        answer(&Report::planned(&layout, &plan, volume, true, is_in_use), &args, context)?;
-        confirm(&args, &config, &plan, context)?;
+        answer(&planned(true), &args, context)?;
+        confirm(&args, &config, &plan, ballast_bytes, context)?;
     }
     let mut bar = ReclaimBar::new(&context.printer);
     let outcome = core_reclaim::apply(&policy, plan, &tree, &mut bar).map_err(|error| unreadable(&layout, error))?;
     bar.finish();
-    let report = Report::done(&layout, &outcome, is_in_use);
+    let mut report = Report::done(&layout, &outcome, is_in_use);
+    let mut is_partial = outcome.failed.total > 0;
+    if may_release && !outcome.is_target_reached {
+        match release(&ballast, &tree) {
+            Ok((bytes, free_bytes)) => report = report.with_released_ballast(bytes, free_bytes),
+            Err(error) => {
+                is_partial = true;
+                report = report.with_failure(layout.ballast(), &error);
+            }
+        }
+    }
     answer(&report, &args, context)?;
-    Ok(if outcome.failed.total > 0 { ExitCode::Partial } else { ExitCode::Done })
+    Ok(if is_partial { ExitCode::Partial } else { ExitCode::Done })
+}
+
+/// Bytes of the ballast that was given up, and what is free then.
+fn release(ballast: &Ballast, tree: &dyn StagingTree) -> std::io::Result<(u64, u64)> {
+    let bytes = ballast.release()?;
+    Ok((bytes, tree.space()?.free_bytes))
 }
 
 fn answer(report: &Report, args: &ReclaimStagingArgs, context: &mut Context) -> Result<ExitCode, CommandError> {
@@ -121,10 +146,10 @@ fn answer(report: &Report, args: &ReclaimStagingArgs, context: &mut Context) -> 
     Ok(ExitCode::Done)
 }
 
-fn require_data_dir(layout: &Layout) -> Result<(), CommandError> {
+fn require_data_dir(layout: &Layout) -> Result<DataDirKind, CommandError> {
     let path = layout.data_dir().display();
     let what = match layout::detect_data_dir(layout).map_err(|error| unreadable(layout, error))? {
-        DataDirKind::Kura | DataDirKind::SeedEra => return Ok(()),
+        kind @ (DataDirKind::Kura | DataDirKind::SeedEra) => return Ok(kind),
         DataDirKind::Missing => format!("{path} does not exist"),
         DataDirKind::Empty => format!("{path} is empty"),
         DataDirKind::Foreign => format!("{path} is not a data directory: it holds other things"),
@@ -183,6 +208,7 @@ fn confirm(
     args: &ReclaimStagingArgs,
     config: &Config,
     plan: &ReclaimPlan,
+    ballast_bytes: u64,
     context: &mut Context,
 ) -> Result<(), CommandError> {
     let command = command_with_yes(args, config);
@@ -190,7 +216,9 @@ fn confirm(
         return Err(CommandError::new(ExitCode::Refused, "nothing was removed: this needs --yes").hint(command));
     }
     let planned = plan.planned();
-    context.printer.ask(&format!("Remove {} files and free {}? [y/N] ", planned.files, ByteSize(planned.bytes)));
+    let bytes = ByteSize(planned.bytes.saturating_add(ballast_bytes));
+    let what = if ballast_bytes > 0 { " and the ballast" } else { "" };
+    context.printer.ask(&format!("Remove {} files{what} and free {bytes}? [y/N] ", planned.files));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     if read.is_ok() && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
@@ -209,6 +237,7 @@ fn command_with_yes(args: &ReclaimStagingArgs, config: &Config) -> String {
     words.extend(args.kind.iter().map(|kind| format!("--kind {}", kind.area().name())));
     words.extend(args.until_free.map(|target| format!("--until-free {target}")));
     words.extend(args.if_below.map(|limit| format!("--if-below {limit}")));
+    words.extend(args.release_ballast.then(|| "--release-ballast".to_owned()));
     words.extend(args.older_than.map(|age| format!("--older-than {age}")));
     words.join(" ")
 }

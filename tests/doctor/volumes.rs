@@ -27,6 +27,8 @@ fn killed_node(folder: &Path) -> Node {
     node.start_ready();
     Artifact::new(1, 100_000).store(&node).unwrap();
     node.kill();
+    // As large as the volume here asks for, which is more than the small volumes of these tests hold.
+    std::fs::remove_file(node.data_dir().join("ballast")).unwrap();
     node
 }
 

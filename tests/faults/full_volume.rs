@@ -8,7 +8,6 @@ use kura::core::base::ids::{ArtifactId, Digest, Version};
 use kura::core::staging::partials::{PartialIdentity, restore_header};
 
 use crate::support::bodies::SeededBody;
-use crate::support::http::Body;
 use crate::support::node::Node;
 use crate::support::wait::eventually;
 use crate::volume::{Kind, Volume, fill, hashes};
@@ -63,20 +62,6 @@ fn path(key: &str) -> String {
 fn put(node: &Node, key: &str, length: u64) {
     let reply = node.client().put(&path(key), &SeededBody::new(length, length).into_vec()).expect("a PUT");
     assert_eq!(reply.status, 200, "PUT {key}");
-}
-
-/// Writes small artifacts until the node has no room for one more; how many it took.
-fn put_until_full(node: &Node, round: usize) -> usize {
-    for number in 0.. {
-        let body = SeededBody::new((round * 100_000 + number) as u64, 16 << 10).into_vec();
-        let reply = node.client().put(&path(&format!("fill-{round}-{number}")), &body).expect("a PUT");
-        match reply.status {
-            200 => {}
-            507 => return number,
-            other => panic!("PUT {number} of round {round}: {other}"),
-        }
-    }
-    unreachable!("the volume has an end")
 }
 
 fn assert_held(node: &Node, key: &str, length: u64) {
@@ -184,29 +169,4 @@ fn a_partial_that_leaves_no_room_for_the_index_is_given_up() {
 #[test]
 fn a_partial_that_leaves_no_room_for_puts_is_given_up() {
     gives_up_a_partial(Kind::Ext4, 3 << 20);
-}
-
-/// Small artifacts lie inside the index, where a delete first needs space: it must not need more than there is.
-#[test]
-fn a_volume_is_filled_freed_by_a_delete_and_filled_again() {
-    let folder = tempfile::tempdir().expect("making a folder");
-    let mut node = Node::new("n", folder.path());
-    std::fs::create_dir(node.data_dir()).expect("making the mount point");
-    let _volume = Volume::mount(Kind::Ext4, &node.data_dir());
-    node.start_ready();
-    let mut rounds = Vec::new();
-    for round in 0..3 {
-        let stored = put_until_full(&node, round);
-        assert!(stored > 500, "round {round} took only {stored} artifacts of 16 KiB after {rounds:?}");
-        rounds.push(stored);
-        assert_eq!(node.client().get(&path(&format!("fill-{round}-0"))).expect("a GET").status, 200);
-        node.kill();
-        node.start_ready();
-        assert_eq!(node.client().get(&path(&format!("fill-{round}-{}", stored - 1))).expect("a GET").status, 200);
-        let clean = "/api/cache/clean?tenant_id=t&namespace_id=metro";
-        let reply = node.client().send("DELETE", clean, &[], Body::Empty).expect("a DELETE");
-        assert_eq!(reply.status, 204);
-        assert_eq!(node.client().get(&path(&format!("fill-{round}-0"))).expect("a GET").status, 404);
-    }
-    println!("artifacts of 16 KiB in each round: {rounds:?}");
 }

@@ -19,6 +19,8 @@ mod power_loss;
 #[cfg(test)]
 mod reclaim;
 #[cfg(test)]
+mod space;
+#[cfg(test)]
 mod volume;
 #[cfg(test)]
 mod write_stopped;

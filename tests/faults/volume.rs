@@ -35,14 +35,19 @@ const COPIES_MAX: usize = 20;
 impl Volume {
     /// Makes and mounts a volume at an existing empty directory.
     pub fn mount(kind: Kind, root: &Path) -> Self {
+        Self::mount_with(kind, root, &[])
+    }
+
+    /// With more arguments for `mkfs`.
+    pub fn mount_with(kind: Kind, root: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("making a folder for the image");
         let image = folder.path().join("image");
         File::create(&image).and_then(|file| file.set_len(VOLUME_BYTES)).expect("making the image");
         let path = image.display().to_string();
         match kind {
-            Kind::Ext4 => run("mkfs.ext4", &["-q", &path]),
+            Kind::Ext4 => run("mkfs.ext4", &[&["-q"], more, &[&path]].concat()),
             // XFS below 300 MiB is for tests only, which this is.
-            Kind::Xfs => run("mkfs.xfs", &["--unsupported", "-q", &path]),
+            Kind::Xfs => run("mkfs.xfs", &[&["--unsupported", "-q"], more, &[&path]].concat()),
         }
         Self::mount_image(kind, folder, root)
     }
@@ -95,6 +100,17 @@ fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?} (root and loop devices are needed): {stderr}");
+}
+
+/// Fills the volume with one file until not one more byte can be written, not even by root.
+pub fn fill_with(path: &Path) {
+    let file = File::options().create(true).append(true).open(path).expect("making a foreign file");
+    for length in [1 << 20, 64 << 10, 4 << 10, 1] {
+        let zeros = vec![0x5a; length];
+        while (&file).write_all(&zeros).is_ok() {}
+    }
+    let last = (&file).write_all(&[1]).expect_err("the volume is not full");
+    assert_eq!(last.kind(), io::ErrorKind::StorageFull);
 }
 
 /// Fills the volume with named files in the staging areas until not one more byte can be written, not even by root.

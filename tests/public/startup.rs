@@ -78,7 +78,10 @@ async fn the_steps_of_start_up_are_named_in_their_order() {
         "make_directories",
         "adopt_partials",
         "reclaim_staging",
+        "release_ballast",
         "open_store",
+        "evict_below_watermark",
+        "restore_ballast",
         "discover_peers",
         "catch_up",
     ];

@@ -28,6 +28,8 @@ pub struct Report {
     failed: Vec<FailedPath>,
     failed_total: u64,
     ballast_released: bool,
+    /// What releasing it would free, or has freed.
+    ballast_bytes: u64,
     free_bytes_before: u64,
     free_bytes_after: u64,
     total_bytes: u64,
@@ -82,6 +84,7 @@ impl Report {
             failed: Vec::new(),
             failed_total: 0,
             ballast_released: false,
+            ballast_bytes: 0,
             free_bytes_before: volume.free_bytes,
             free_bytes_after: volume.free_bytes,
             total_bytes: volume.total_bytes,
@@ -124,6 +127,26 @@ impl Report {
         report.with_lists(&outcome.areas, &outcome.unknown, &outcome.failed)
     }
 
+    /// The ballast would be released.
+    #[must_use]
+    pub fn with_ballast_to_release(self, bytes: u64) -> Self {
+        Self { ballast_bytes: bytes, ..self }
+    }
+
+    /// The ballast was released, and this much is free then.
+    #[must_use]
+    pub fn with_released_ballast(self, bytes: u64, free_bytes: u64) -> Self {
+        Self { ballast_released: bytes > 0, ballast_bytes: bytes, free_bytes_after: free_bytes, ..self }
+    }
+
+    /// Something beside the areas could not be removed.
+    #[must_use]
+    pub fn with_failure(mut self, path: PathBuf, error: &std::io::Error) -> Self {
+        self.failed.push(FailedPath { path, error: error.to_string() });
+        self.failed_total += 1;
+        self
+    }
+
     fn with_lists(mut self, areas: &[AreaFigures], unknown: &Listed<PathBuf>, failed: &Listed<FailedPath>) -> Self {
         self.areas = areas.iter().map(Area::from).collect();
         (self.unknown, self.unknown_total) = (unknown.items.clone(), unknown.total);
@@ -154,6 +177,10 @@ pub fn as_text(report: &Report, width: usize) -> String {
         format!("{}: {}", show(&failed.path), failed.error)
     });
     let _ = writeln!(text, "\n{}", summary(report));
+    if report.ballast_bytes > 0 {
+        let verb = if report.ballast_released { "released" } else { "would be released" };
+        let _ = writeln!(text, "The ballast {verb}: {}.", ByteSize(report.ballast_bytes));
+    }
     if let Some(shortfall) = report.shortfall {
         let _ = writeln!(text, "The volume gained much less than was removed: {}.", explain(shortfall));
     }

@@ -11,6 +11,7 @@ use super::metrics::CatchUpMetrics;
 use crate::core::base::clock::Clock;
 use crate::core::base::ids::StoreId;
 use crate::core::base::rng::{Rng, RngExt};
+use crate::core::data_dir::space_watch::SpaceWatch;
 use crate::core::mesh::circuit::Circuits;
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::membership::{Member, MemberKind};
@@ -109,6 +110,8 @@ pub struct Engine {
     pub store: StoreHandle,
     /// Where bodies are on the way.
     pub staging: Staging,
+    /// Whether the volume has room for them.
+    pub space: SpaceWatch,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Jitter.

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
 use super::engine::Engine;
 use super::flight::Flights;
 use super::lanes::Lanes;
@@ -23,12 +26,15 @@ use crate::core::config::Config;
 use crate::core::data_dir::identity::{Identity, IdentityState};
 use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
 use crate::core::data_dir::lock::{DataDirLock, LockError};
+use crate::core::data_dir::space_watch::SpaceWatch;
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::membership::OwnIdentity;
 use crate::core::mesh::transport::PeerTransport;
 use crate::core::staging::area::{Staging, StagingOptions};
 use crate::core::staging::reclaim::reclaim_dead_staging;
 use crate::core::store::error::StoreError;
+use crate::core::store::room::{RoomKeeper, make_room_to_open};
+use crate::core::store::room_worker::RoomWorker;
 use crate::core::store::salvage;
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::{OpenReport, Store, StoreOptions};
@@ -36,6 +42,9 @@ use crate::core::telemetry::metrics::MetricsRegistry;
 
 /// Nobody else stages bytes in this process, so nothing waits for room as a client.
 const CLIENT_WAIT: Duration = Duration::from_secs(5);
+
+/// Batches evicted before the run begins; the worker goes on beside it.
+const EVICT_LOOKS_MAX: u32 = 64;
 
 /// Why a data dir could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +133,8 @@ pub struct OpenedDataDir {
     pub report: OpenReport,
     store: Arc<Store>,
     executor: Arc<dyn StoreExecutor>,
+    /// Keeps the room on the volume; none in a dry run.
+    room: Option<(CancellationToken, JoinHandle<()>)>,
     _lock: Option<DataDirLock>,
 }
 
@@ -156,18 +167,48 @@ impl OpenedDataDir {
             store_id: Some(store.stats().store_id),
         };
         let engine = engine(config, seams, &layout, handle);
+        let executor = Arc::clone(&seams.executor);
+        let mut opened = Self { engine, own, report, store, executor, room: None, _lock: lock };
         if !dry_run {
-            let staging = engine.staging.clone();
+            let staging = opened.engine.staging.clone();
             // A lost job means that the process ends.
             let adopted = run(seams.executor.as_ref(), move || staging.adopt_partials()).await.unwrap_or_default();
             tracing::debug!(?adopted, "partials_adopted");
-            drop_unwanted_bodies(&engine).await?;
+            // What is half here gives way before anything that is whole.
+            drop_unwanted_bodies(&opened.engine).await?;
+            opened.keep_room(config, seams, &layout).await?;
         }
-        Ok(Self { engine, own, report, store, executor: Arc::clone(&seams.executor), _lock: lock })
+        Ok(opened)
+    }
+
+    /// Comes below the watermarks as a starting node does, and keeps to them for as long as this is open.
+    async fn keep_room(&mut self, config: &Config, seams: &RunSeams, layout: &Layout) -> Result<(), OpenError> {
+        let unreadable = |source| OpenError::Unreadable { path: layout.data_dir().to_path_buf(), source };
+        let keeper = RoomKeeper::new(layout, Arc::clone(&seams.disk), config.cas_capacity_bytes);
+        let mut keeper = keeper.map_err(unreadable)?;
+        let store = Arc::clone(&self.store);
+        let settled = run(self.executor.as_ref(), move || {
+            let settled = keeper.settle(&store, EVICT_LOOKS_MAX).and_then(|_| keeper.look(Some(&store), 0));
+            (keeper, settled)
+        });
+        let Ok((keeper, settled)) = settled.await else { return Err(StoreError::NotOpen.into()) };
+        let look = settled.map_err(unreadable)?;
+        let watch = self.engine.space.clone();
+        watch.publish(look.status, look.room);
+        let (store, executor, cancel) =
+            (self.engine.store.clone(), Arc::clone(&self.executor), CancellationToken::new());
+        let worker = RoomWorker { store, executor, watch, keeper };
+        self.room = Some((cancel.clone(), tokio::spawn(worker.run(cancel))));
+        Ok(())
     }
 
     /// Marks the stop as clean and gives the data dir back.
-    pub async fn close(self) -> Result<(), StoreError> {
+    pub async fn close(mut self) -> Result<(), StoreError> {
+        if let Some((cancel, worker)) = self.room.take() {
+            cancel.cancel();
+            // However it ended, it no longer uses the store.
+            let _ = worker.await;
+        }
         self.engine.store.set(None);
         let store = Arc::clone(&self.store);
         run(self.executor.as_ref(), move || store.close()).await.unwrap_or(Err(StoreError::NotOpen))
@@ -209,6 +250,10 @@ fn prepare(configured: &Layout, seams: &RunSeams, tenant_id: &str) -> Result<(La
     let reclaimed = reclaim_dead_staging(&layout, &lock, Arc::clone(&seams.disk), now_ms);
     reclaimed.map_err(|source| OpenError::Unreadable { path: layout.tmp_dir().to_path_buf(), source })?;
     layout::ensure_directories(&layout, seams.disk.as_ref())?;
+    // Whether the index opens is what counts.
+    if let Err(error) = make_room_to_open(&layout, &seams.disk) {
+        tracing::warn!(%error, "ballast_not_released");
+    }
     if let Err(error) = lock.complete(now_ms) {
         // The directory's own lock holds; the file is for people and for seed-era nodes.
         tracing::warn!(%error, "lock_file_not_completed");
@@ -255,6 +300,7 @@ fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle
         client: PeerClient::new(Arc::clone(&seams.transport), store.clone(), &config.tenant_id),
         store,
         staging,
+        space: SpaceWatch::default(),
         clock: Arc::clone(&seams.clock),
         rng: Arc::clone(&seams.rng),
         metrics: CatchUpMetrics::new(&MetricsRegistry::new()),

@@ -223,7 +223,15 @@ async fn look(pass: &Pass<'_>, peer: KuraPeer, summary: &mut PassSummary) -> Res
 async fn take_tombstones(pass: &Pass<'_>, summary: &mut PassSummary) -> Result<(), PassError> {
     apply_tombstones(pass, summary).await?;
     pass.progress.tombstones_applied(&pass.peer.url);
-    Ok(())
+    require_room(pass)
+}
+
+/// Whether the volume has room for bodies; deletes need none. A pass that ends for this is tried again like any other.
+pub(super) fn require_room(pass: &Pass<'_>) -> Result<(), PassError> {
+    if pass.dry_run || pass.engine.space.may_catch_up() {
+        return Ok(());
+    }
+    Err(PassError::DiskFull("catching up rests until eviction has freed space".to_owned()))
 }
 
 /// Pages to the end of the source. The next one is listed while this one is settled, so that neither the peer nor our

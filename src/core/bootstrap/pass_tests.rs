@@ -104,6 +104,7 @@ impl Bench {
         store.set(Some(Arc::new(opened.unwrap().0)));
         let (links, registry) = (MemoryTransport::new(), MetricsRegistry::new());
         let engine = Engine {
+            space: crate::core::data_dir::space_watch::SpaceWatch::default(),
             client: PeerClient::new(Arc::new(links.clone()), store.clone(), "default"),
             store,
             staging,

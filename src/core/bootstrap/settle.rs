@@ -20,7 +20,7 @@ use super::fetch::{FetchError, Fetched, stage_bytes};
 use super::groups::{settle_in_bulk, travels_in_bulk};
 use super::holders::fetch_from;
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
-use super::pass::{Pass, PassError, PassSummary, apply_tombstone, note_skipped};
+use super::pass::{Pass, PassError, PassSummary, apply_tombstone, note_skipped, require_room};
 use super::plan::{Action, PlannedItem, decide, plan_page};
 use super::report::Outcome;
 use super::source::{SourcePage, SourceRow};
@@ -218,6 +218,9 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
             SourceRow::Tombstone { namespace, version_ms } => apply_tombstone(pass, namespace, version_ms).await?,
         }
     }
+    if !artifacts.is_empty() {
+        require_room(pass)?;
+    }
     let (at_hand, items) = plan(pass, artifacts).await?;
     if pass.dry_run {
         items.iter().for_each(|item| look_at(pass, item));
@@ -242,7 +245,9 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
     if !note_unsettled(pass.engine, &pass.peer.url, &noted.unsettled).await? {
         return Err(PassError::WantedFull);
     }
-    noted.disk_full.map_or(Ok(summary), |error| Err(PassError::DiskFull(error)))
+    let Some(error) = noted.disk_full else { return Ok(summary) };
+    pass.engine.space.wake();
+    Err(PassError::DiskFull(error))
 }
 
 /// Plans a page, and makes what can be committed at once ready for it.

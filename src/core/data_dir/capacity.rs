@@ -14,7 +14,9 @@
 //! more than the target, so nothing swings at one level.
 //!
 //! Two nodes on one volume: both see the same free space. A node evicts for room that it took itself at once, and for room
-//! that something else took only after a while, so an idle node is not emptied by a busy one that keeps to its own.
+//! that something else took only after a while, so an idle node is not emptied by a busy one that keeps to its own. And it
+//! gives at a time only its share of what is missing, as large as its share of what is used: what grows by equal steps
+//! and shrinks in proportion comes to equal parts, whatever it began with.
 
 use crate::core::base::disk::VolumeSpace;
 
@@ -22,8 +24,8 @@ use crate::core::base::disk::VolumeSpace;
 /// from disks with less than a tenth free.
 const TARGET_PERCENT: u64 = 10;
 
-/// This much free is enough for a volume of any size: half a minute of writes at the speed of a fast disk.
-const TARGET_BYTES_MAX: u64 = 16 << 30;
+/// This much free is enough for a volume of any size: some seconds of writes at the speed of a fast disk.
+const TARGET_BYTES_MAX: u64 = 8 << 30;
 
 /// What of a volume artifacts may take at most, however large it is: filesystems fragment beyond.
 const VOLUME_SHARE_PERCENT: u64 = 95;
@@ -36,6 +38,9 @@ const BALLAST_SHARE_BYTES_MAX: u64 = 1 << 30;
 const BALLAST_BESIDE_LOGS_BYTES: u64 = 16 << 20;
 /// ... and on a tiny volume no more than a sixteenth.
 const BALLAST_SHARE_MAX: u64 = 16;
+
+/// Staging takes at most this part of the volume.
+const STAGING_SHARE: u64 = 4;
 
 /// Eviction goes on this far below the capacity, so that the next write does not begin it again.
 const SLACK_SHARE: u64 = 64;
@@ -54,6 +59,11 @@ const FOREIGN_PATIENCE_LOOKS: u32 = 5;
 /// bodies, and some filesystems free in the background.
 const FREEING_LOOKS: u32 = 20;
 
+/// However small a node's part of what is used, it gives this part of what is missing at a time ...
+const LEAST_SHARE: u64 = 8;
+/// ... and this much, so that it comes to an end.
+const LEAST_EVICTED_BYTES: u64 = 256 << 10;
+
 /// Growth of this node's own bytes that does not count: rows and tables move by themselves.
 const OWN_GROWTH_IGNORED: u64 = 64 << 10;
 
@@ -71,6 +81,12 @@ pub fn ballast_bytes(total_bytes: u64, needs: &IndexNeeds) -> u64 {
     let share = (total_bytes / 100 * BALLAST_PERCENT).min(BALLAST_SHARE_BYTES_MAX);
     let for_index = needs.wal_bytes.saturating_mul(2).saturating_add(BALLAST_BESIDE_LOGS_BYTES);
     share.max(for_index).min(total_bytes / BALLAST_SHARE_MAX)
+}
+
+/// What may be staged at a time: what is set, but never so much that the volume is full of what has not arrived yet. One
+/// body larger than that goes alone.
+pub fn staging_bytes(setting: u64, total_bytes: u64) -> u64 {
+    setting.min(total_bytes / STAGING_SHARE).max(1)
 }
 
 /// Amounts of something free, bytes or inodes, at which something changes; each is larger than the next.
@@ -204,6 +220,10 @@ pub struct Decision {
     pub capacity: Capacity,
     /// Free bytes that bodies may use before the level at which they are refused.
     pub room_bytes: u64,
+    /// Free inodes that they may use.
+    pub room_files: u64,
+    /// Evicted bytes that are expected to be free soon.
+    pub freeing_bytes: u64,
     /// Charged bytes to evict, 0 for none.
     pub evict_bytes: u64,
     /// Whether what frees space soonest goes first.
@@ -282,6 +302,8 @@ impl SpaceController {
             stage,
             capacity,
             room_bytes,
+            room_files: room_for_files(space, &inodes),
+            freeing_bytes: freeing,
             evict_bytes,
             under_pressure: stage >= Stage::Pressed || for_inodes > 0,
             release_ballast: measured.ballast_bytes > 0 && is_short_for_metadata(space, &self.needs),
@@ -303,13 +325,27 @@ impl SpaceController {
             return 0;
         }
         let slack = (capacity.bytes / SLACK_SHARE).clamp(SLACK_BYTES.0, SLACK_BYTES.1).min(capacity.bytes / 4);
-        charged.saturating_sub(capacity.bytes.saturating_sub(slack))
+        let over = charged.saturating_sub(capacity.bytes.saturating_sub(slack));
+        if capacity.bound == Bound::FreeSpace { own_share(over, measured) } else { over }
     }
+}
+
+/// This node's part of what is missing on the volume: as large as its part of what is used there, and enough to get on.
+fn own_share(missing: u64, measured: &Measured) -> u64 {
+    let used = measured.space.total_bytes.saturating_sub(measured.space.free_bytes).max(1);
+    let share = u128::from(missing) * u128::from(measured.charged_bytes) / u128::from(used);
+    let share = u64::try_from(share).unwrap_or(missing);
+    share.max(missing / LEAST_SHARE).max(LEAST_EVICTED_BYTES).min(missing)
 }
 
 /// Whether a delete might not find the room for its rows.
 pub fn is_short_for_metadata(space: &VolumeSpace, needs: &IndexNeeds) -> bool {
     space.available_bytes < needs.metadata_bytes / 4
+}
+
+/// Inodes that bodies may use; without end where the filesystem has no fixed number.
+fn room_for_files(space: &VolumeSpace, inodes: &Levels) -> u64 {
+    if space.total_inodes == 0 { u64::MAX } else { space.free_inodes.saturating_sub(inodes.refuse_below) }
 }
 
 /// Charged bytes whose eviction frees the inodes that are missing, taking one inode for each block: files are larger, so

@@ -44,30 +44,63 @@ pub struct SpaceStatus {
     pub error: Option<String>,
 }
 
+/// What bodies may take until the next look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, each an inode.
+    pub files: u64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { bytes: u64::MAX, files: u64::MAX }
+    }
+}
+
+/// What is left of a [`Room`].
+#[derive(Debug)]
+struct RoomLeft {
+    left: AtomicU64,
+    /// Below this the next look is due at once, so that room is made before it is missed.
+    low: AtomicU64,
+}
+
+impl Default for RoomLeft {
+    fn default() -> Self {
+        Self { left: AtomicU64::new(u64::MAX), low: AtomicU64::new(0) }
+    }
+}
+
+impl RoomLeft {
+    fn set(&self, room: u64) {
+        self.low.store(if room == u64::MAX { 0 } else { room / 4 * 3 }, Ordering::Release);
+        self.left.store(room, Ordering::Release);
+    }
+
+    /// Takes some off; whether there was as much, and whether little is left.
+    fn take(&self, some: u64) -> (bool, bool) {
+        let take = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(some) };
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        let is_low = taken.is_ok_and(|left| left.saturating_sub(some) < self.low.load(Ordering::Acquire));
+        (taken.is_ok(), is_low)
+    }
+}
+
 /// The way between the keeper of the room and those who use it; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct SpaceWatch(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     /// `None` until the first look.
     status: watch::Sender<Option<SpaceStatus>>,
-    /// What bodies may still take until the next look.
-    room_bytes: AtomicU64,
+    bytes: RoomLeft,
+    files: RoomLeft,
     /// The longest body that waits for room.
     wanted_bytes: AtomicU64,
     wake: Notify,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            status: watch::Sender::new(None),
-            room_bytes: AtomicU64::new(u64::MAX),
-            wanted_bytes: AtomicU64::new(0),
-            wake: Notify::new(),
-        }
-    }
 }
 
 impl SpaceWatch {
@@ -122,8 +155,12 @@ impl SpaceWatch {
         if self.stage() == Stage::Refusing {
             return false;
         }
-        let take = |room: u64| if room == u64::MAX { Some(room) } else { room.checked_sub(length) };
-        self.0.room_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        let (has_files, few_files) = self.0.files.take(1);
+        let (has_bytes, few_bytes) = if has_files { self.0.bytes.take(length) } else { (false, true) };
+        if few_files || few_bytes {
+            self.wake();
+        }
+        has_files && has_bytes
     }
 
     /// For the keeper: waits until somebody wants a look.
@@ -142,8 +179,9 @@ impl SpaceWatch {
     }
 
     /// For the keeper: tells what it saw, and how much bodies may take until the next look.
-    pub fn publish(&self, status: SpaceStatus, room_bytes: u64) {
-        self.0.room_bytes.store(room_bytes.min(u64::MAX - 1), Ordering::Release);
+    pub fn publish(&self, status: SpaceStatus, room: Room) {
+        self.0.bytes.set(room.bytes);
+        self.0.files.set(room.files);
         self.0.status.send_replace(Some(status));
     }
 }
@@ -158,6 +196,17 @@ mod tests {
         SpaceStatus { stage, is_exhausted, ..SpaceStatus::default() }
     }
 
+    fn room(bytes: u64) -> Room {
+        Room { bytes, files: 5 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn inodes_are_room_too() {
+        let watch = SpaceWatch::default();
+        watch.publish(status(Stage::Normal, true), Room { bytes: 1000, files: 1 });
+        assert!(watch.admit(1, WAIT).await && !watch.admit(1, WAIT).await);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn without_a_keeper_everything_is_admitted() {
         let watch = SpaceWatch::default();
@@ -167,12 +216,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_is_taken_off_until_the_next_look_makes_some() {
         let watch = SpaceWatch::default();
-        watch.publish(status(Stage::Normal, false), 10);
+        watch.publish(status(Stage::Normal, false), room(10));
         assert!(watch.admit(6, WAIT).await);
         let keeper = async {
             watch.woken().await;
             assert_eq!(watch.take_wanted(), 6);
-            watch.publish(status(Stage::Normal, false), 7);
+            watch.publish(status(Stage::Normal, false), room(7));
         };
         let (admitted, ()) = tokio::join!(watch.admit(6, WAIT), keeper);
         assert!(admitted && !watch.admit(2, WAIT).await, "one byte is left");
@@ -181,14 +230,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_no_eviction_makes_room_for_is_refused_at_once_and_what_waits_is_bounded() {
         let watch = SpaceWatch::default();
-        watch.publish(status(Stage::Refusing, false), 0);
+        watch.publish(status(Stage::Refusing, false), room(0));
         assert!(!watch.may_catch_up());
         let began = tokio::time::Instant::now();
         assert!(!watch.admit(0, WAIT).await);
         assert_eq!(began.elapsed(), WAIT);
         let keeper = async {
             watch.woken().await;
-            watch.publish(status(Stage::Refusing, true), 0);
+            watch.publish(status(Stage::Refusing, true), room(0));
         };
         let (admitted, ()) = tokio::join!(watch.admit(1, WAIT), keeper);
         assert!(!admitted);

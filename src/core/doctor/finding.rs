@@ -39,6 +39,8 @@ codes! {
     ConfigInvalid = "CONFIG_INVALID",
     /// Something was set that is no setting.
     ConfigUnknownKey = "CONFIG_UNKNOWN_KEY",
+    /// Capacity, staging and ballast together are more than the volume.
+    ConfigBudgetImpossible = "CONFIG_BUDGET_IMPOSSIBLE",
     /// Few files may be open.
     FdLimitLow = "FD_LIMIT_LOW",
     /// Another process listens where this node would.
@@ -55,6 +57,10 @@ codes! {
     DiskNearfull = "DISK_NEARFULL",
     /// Few inodes left.
     InodesLow = "INODES_LOW",
+    /// The space kept in reserve is not there.
+    BallastMissing = "BALLAST_MISSING",
+    /// The volume allows less than the budget.
+    BudgetOvercommit = "BUDGET_OVERCOMMIT",
     /// Parts of the data dir belong to someone who is not the server.
     DataDirOwner = "DATA_DIR_OWNER",
     /// A process holds the data dir.

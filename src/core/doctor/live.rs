@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::data_dir::capacity::{Bound, Stage};
+
 /// The answer's schema; a later, incompatible one gets another path.
 pub const CONTROL_SCHEMA: &str = "kura.control/v1";
 
@@ -57,6 +59,8 @@ pub struct ControlStatus {
     pub startup: Vec<StepStatus>,
     /// The open store, if it is open.
     pub store: Option<StoreStatus>,
+    /// The room on the volume, once it was looked at.
+    pub space: Option<SpaceStatus>,
     /// The staging ledger.
     pub staging: StagingStatus,
     /// Requests in flight.
@@ -137,6 +141,32 @@ pub struct StoreStatus {
     pub body_bytes: u64,
     /// Why writes are stopped, if they are.
     pub write_stopped: Option<String>,
+}
+
+/// The room on the volume, as the node last saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpaceStatus {
+    /// How far things have gone.
+    pub stage: Stage,
+    /// The volume.
+    pub total_bytes: u64,
+    /// What the node can still write.
+    pub free_bytes: u64,
+    /// What its artifacts may take.
+    pub capacity_bytes: u64,
+    /// What the capacity follows from.
+    pub capacity_bound: Bound,
+    /// What its artifacts take.
+    pub charged_bytes: u64,
+    /// What is over, and not evicted yet.
+    pub excess_bytes: u64,
+    /// The ballast in place.
+    pub ballast_bytes: u64,
+    /// The ballast there should be.
+    pub ballast_expected_bytes: u64,
+    /// Why the volume could not be measured, or room not be made.
+    pub error: Option<String>,
 }
 
 /// The staging ledger.

@@ -29,6 +29,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::node::NodeContext;
+use super::space_keeper;
 use super::startup_status::StepReport;
 use crate::core::doctor::live::{
     CONTROL_SCHEMA, ControlStatus, PeerStatus, ReadinessStatus, STATUS_PATH, StagingStatus, StepStatus, StoreStatus,
@@ -163,6 +164,7 @@ pub fn status_of(node: &NodeContext) -> ControlStatus {
         readiness: readiness_of(node),
         startup: node.startup.steps().into_iter().map(step_of).collect(),
         store: node.store.current().map(|store| store_of(&store.stats())),
+        space: space_keeper::status_of(node),
         staging: StagingStatus {
             reserved_bytes: node.staging.reserved_bytes(),
             budget_bytes: node.config.tmp_dir_max_bytes,

@@ -5,6 +5,7 @@
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 
 use super::public::problem::Limit;
+use super::space_metrics::SpaceMetrics;
 use crate::core::telemetry::metrics::MetricsRegistry;
 use crate::core::telemetry::process::ProcessMetrics;
 
@@ -173,6 +174,8 @@ pub struct ServerMetrics {
     pub artifacts: IntGauge,
     /// Bytes of their bodies.
     pub artifact_bytes: IntGauge,
+    /// What is known of the room on the volume.
+    pub space: SpaceMetrics,
     /// What the process uses.
     pub process: ProcessMetrics,
 }
@@ -252,6 +255,7 @@ impl ServerMetrics {
             multipart_uploads: registry.gauge("kura_multipart_uploads", "Open multipart uploads."),
             artifacts: registry.gauge("kura_store_artifacts", "Live artifacts in the store."),
             artifact_bytes: registry.gauge("kura_store_artifact_bytes", "Bytes of the bodies of live artifacts."),
+            space: SpaceMetrics::new(registry),
             process: ProcessMetrics::new(registry),
         }
     }

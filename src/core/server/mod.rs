@@ -21,6 +21,8 @@ pub mod startup_status;
 mod readiness_log;
 mod reclaim;
 mod run_state;
+mod space_keeper;
+mod space_metrics;
 mod store_heartbeat;
 mod store_keeper;
 mod watched_stream;

@@ -27,6 +27,7 @@ use crate::core::bootstrap::metrics::CatchUpMetrics;
 use crate::core::bootstrap::read_through::{ReadThrough, ReadThroughMetrics};
 use crate::core::config::Config;
 use crate::core::data_dir::layout::Layout;
+use crate::core::data_dir::space_watch::SpaceWatch;
 use crate::core::mesh::client::PeerClient;
 use crate::core::mesh::discovery::{PeerSources, Resolver, SystemResolver};
 use crate::core::mesh::http_transport::HttpTransport;
@@ -104,6 +105,8 @@ pub struct NodeContext {
     pub seams: Seams,
     /// The store, once it is open.
     pub store: StoreHandle,
+    /// The room on the volume.
+    pub space: SpaceWatch,
     /// The staging areas and their ledger.
     pub staging: Staging,
     /// The open multipart uploads of the public plane, each with the name it will be stored under.
@@ -156,8 +159,9 @@ impl NodeContext {
             dns_name: config.discovery_dns_name.clone(),
         };
         let readiness = Readiness::new(sources.configured(), Arc::clone(&seams.clock));
+        let space = SpaceWatch::default();
         let engine = engine(&config, &seams, &store, &staging, &metrics);
-        let engine = Engine { circuits: readiness.circuits().clone(), ..engine };
+        let engine = Engine { circuits: readiness.circuits().clone(), space: space.clone(), ..engine };
         let membership = Membership::new(MembershipParts {
             sources,
             resolver: Arc::clone(&seams.resolver),
@@ -173,6 +177,7 @@ impl NodeContext {
         Arc::new(Self {
             instance_id,
             store,
+            space,
             uploads: multipart_uploads(&config, &staging, &seams),
             staging,
             readiness,
@@ -206,6 +211,7 @@ fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging
         client: PeerClient::new(Arc::clone(&seams.transport), store.clone(), &config.tenant_id),
         store: store.clone(),
         staging: staging.clone(),
+        space: SpaceWatch::default(),
         clock: Arc::clone(&seams.clock),
         rng: Arc::clone(&seams.rng),
         metrics: CatchUpMetrics::new(metrics),

@@ -139,6 +139,9 @@ fn refresh_gauges(node: &Node) {
     gauges.staging_bytes.set(signed(node.staging.reserved_bytes()));
     gauges.multipart_uploads.set(i64::try_from(node.uploads.count()).unwrap_or(i64::MAX));
     gauges.process.refresh();
+    if let Some(status) = node.space.status() {
+        gauges.space.observe(&status);
+    }
     if let Some(store) = node.store.current() {
         store.show_metrics();
         let stats = store.stats();

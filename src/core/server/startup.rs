@@ -1,7 +1,8 @@
 //! Starting and stopping a node, in the one order in which it is safe.
 //!
 //! How it works: [`start`] looks at the data dir without touching it, locks it, binds both listeners, makes missing
-//! directories, begins to answer probes, adopts partial bodies, reclaims dead staging, opens the store, and starts the mesh. Each step is
+//! directories, begins to answer probes, adopts partial bodies, reclaims dead staging, gives the ballast up if the index
+//! could not open otherwise, opens the store, evicts below the watermarks, restores the ballast, and starts the mesh. Each step is
 //! named, timed, logged and kept (see [`super::startup_status`]). [`RunningNode::stop`] goes the other way.
 //!
 //! Invariants: nothing is touched or created before the lock is held, but a missing data dir is created, since it
@@ -24,10 +25,11 @@ use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
 use super::store_keeper::StoreKeeper;
-use super::{control, mesh_wiring, public, readiness_log, reclaim, run_state, store_heartbeat};
+use super::{control, mesh_wiring, public, readiness_log, reclaim, run_state, space_keeper, store_heartbeat};
 use crate::core::base::executor;
 use crate::core::base::port_holder::port_holder;
 use crate::core::config::Config;
+use crate::core::data_dir::capacity;
 use crate::core::data_dir::layout::{self, DataDirKind, EnsureError, Layout};
 use crate::core::data_dir::lock::DataDirLock;
 use crate::core::data_dir::run_record::RunRecord;
@@ -109,6 +111,7 @@ pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, Serv
     let (public, internal) = status.step("bind_listeners", bind_both(&config)).await?;
     config.node_url = reachable_url(config.node_url, &internal);
     let layout = status.step("make_directories", async { make_directories(&wanted, &seams) }).await?;
+    bound_staging(&mut config, &seams);
     let node = NodeContext::new(config, layout, seams, status);
     node.readiness.set_lock_held(true);
     let running = RunningNode {
@@ -180,6 +183,13 @@ fn reachable_url(node_url: String, internal: &TcpListener) -> String {
     match (node_url.strip_suffix(":0"), internal.local_addr()) {
         (Some(base), Ok(bound)) => format!("{base}:{}", bound.port()),
         _ => node_url,
+    }
+}
+
+/// What may be staged on a volume of this size. One that cannot be measured fails when the store opens.
+fn bound_staging(config: &mut Config, seams: &Seams) {
+    if let Ok(space) = seams.disk.space(&config.data_dir) {
+        config.tmp_dir_max_bytes = capacity::staging_bytes(config.tmp_dir_max_bytes, space.total_bytes);
     }
 }
 
@@ -304,6 +314,8 @@ impl RunningNode {
         let status = &self.node.startup;
         status.step("adopt_partials", reclaim::adopt_partials(&self.node)).await.unwrap_or_else(|never| match never {});
         status.step("reclaim_staging", reclaim::dead_staging(&self.node, &self.lock)).await?;
+        // Whether the index opens is what counts; the step keeps its error.
+        let _ = status.step("release_ballast", space_keeper::release_ballast(&self.node)).await;
         self.start_record().await;
         let report = match status.step("open_store", self.open_store()).await {
             Err(ServeError::DiskFull { .. }) if reclaim::give_up_partials(&self.node).await > 0 => {
@@ -315,6 +327,17 @@ impl RunningNode {
         // The store may have found bodies whose commit was interrupted.
         reclaim::adopt_partials(&self.node).await.unwrap_or_else(|never| match never {});
         self.node.readiness.set_store_open(true);
+        self.start_space_keeper().await
+    }
+
+    /// Comes below the watermarks, makes the ballast whole, and keeps it so.
+    async fn start_space_keeper(&self) -> Result<(), ServeError> {
+        let (node, status) = (&self.node, &self.node.startup);
+        let unmeasured = |source| ServeError::DataDir { path: node.layout.data_dir().to_path_buf(), source };
+        let keeper = status.step("evict_below_watermark", space_keeper::evict_below_watermark(node)).await;
+        let restored = status.step("restore_ballast", space_keeper::restore_ballast(node, keeper.map_err(unmeasured)?));
+        let worker = space_keeper::worker(node, restored.await.map_err(unmeasured)?);
+        self.workers.spawn(worker.run(node.shutdown.clone()));
         Ok(())
     }
 

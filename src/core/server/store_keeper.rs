@@ -16,9 +16,10 @@ use std::time::Duration;
 use super::node::NodeContext;
 use crate::core::base::executor;
 use crate::core::data_dir::lock::DataDirLock;
+use crate::core::data_dir::space::usable_bytes;
 use crate::core::staging::area::AreaKind;
 use crate::core::store::error::StoreError;
-use crate::core::store::sizes::IndexSizes;
+use crate::core::store::room::{bytes_to_open, make_room_to_open};
 use crate::core::store::{Store, StoreOptions};
 
 /// How often a running store is looked at; each look is a few loads.
@@ -86,8 +87,8 @@ impl StoreKeeper {
         let name = format!("{}-{}", AreaKind::Uploads.label(), uuid::Uuid::now_v7());
         let probe = self.node.staging.folder(AreaKind::Uploads).join(name);
         let asked = executor::run(self.options.executor.as_ref(), move || {
-            let space = disk.space(layout.data_dir())?;
-            if space.available_bytes < IndexSizes::for_volume(space.total_bytes).put_reserve_bytes {
+            make_room_to_open(&layout, &disk)?;
+            if usable_bytes(&disk.space(layout.data_dir())?) < bytes_to_open(&layout) {
                 return Err(std::io::ErrorKind::StorageFull.into());
             }
             let file = disk.create_new(&probe)?;

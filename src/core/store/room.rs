@@ -20,7 +20,7 @@ use crate::core::data_dir::ballast::Ballast;
 use crate::core::data_dir::capacity::{self, Decision, Measured, SpaceController, Stage};
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::space::usable_bytes;
-use crate::core::data_dir::space_watch::SpaceStatus;
+use crate::core::data_dir::space_watch::{Room, SpaceStatus};
 
 /// Charged bytes evicted between two looks: a second's work or less, and the volume is asked again.
 const EVICT_BATCH_BYTES: u64 = 64 << 20;
@@ -61,7 +61,7 @@ pub struct Look {
     /// What was seen and decided.
     pub status: SpaceStatus,
     /// What bodies may take until the next look.
-    pub room_bytes: u64,
+    pub room: Room,
     /// Artifacts that were evicted.
     pub evicted: u64,
 }
@@ -136,10 +136,10 @@ impl RoomKeeper {
             ballast_bytes: measured.ballast_bytes,
             ballast_expected_bytes: capacity::ballast_bytes(total_bytes, &self.sizes.needs()),
             excess_bytes: decision.evict_bytes,
-            is_exhausted: decision.evict_bytes == 0,
+            is_exhausted: decision.evict_bytes == 0 && decision.freeing_bytes == 0,
             error: None,
         };
-        Look { status, room_bytes: decision.room_bytes, evicted: 0 }
+        Look { status, room: Room { bytes: decision.room_bytes, files: decision.room_files }, evicted: 0 }
     }
 
     fn evict(&mut self, store: &Store, decision: &Decision, before: &VolumeSpace, look: &mut Look) {

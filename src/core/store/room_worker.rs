@@ -73,12 +73,12 @@ impl RoomWorker {
 /// Tells what was seen; how long the next look may wait.
 fn publish(watch: &SpaceWatch, look: Look) -> Duration {
     let before = watch.stage();
-    let Look { status, room_bytes, .. } = look;
+    let Look { status, room, .. } = look;
     let is_short = status.stage > Stage::Normal || (status.excess_bytes > 0 && !status.is_exhausted);
     if status.stage != before {
         let (stage, free_bytes) = (status.stage, status.free_bytes);
         tracing::warn!(?before, ?stage, free_bytes, capacity_bytes = status.capacity_bytes, "space_stage_changed");
     }
-    watch.publish(status, room_bytes);
+    watch.publish(status, room);
     if is_short { SHORT_LOOK_INTERVAL } else { LOOK_INTERVAL }
 }

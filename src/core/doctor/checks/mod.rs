@@ -2,6 +2,7 @@
 
 pub mod bodies;
 pub mod bootstrap;
+pub mod budget;
 pub mod config;
 pub mod data_dir;
 pub mod index;

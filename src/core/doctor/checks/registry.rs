@@ -1,12 +1,13 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
-use super::{bodies, bootstrap, config, data_dir, index, machine, mesh, node, peers, staging, volume};
+use super::{bodies, bootstrap, budget, config, data_dir, index, machine, mesh, node, peers, staging, volume};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 31] = [
+pub static ALL: [&dyn Check; 34] = [
     &config::ConfigInvalid,
     &config::ConfigUnknownKey,
+    &budget::ConfigBudgetImpossible,
     &machine::FdLimitLow,
     &machine::ListenerTaken,
     &volume::DataDirMissing,
@@ -15,6 +16,8 @@ pub static ALL: [&dyn Check; 31] = [
     &volume::DiskFull,
     &volume::DiskNearfull,
     &volume::InodesLow,
+    &budget::BallastMissing,
+    &budget::BudgetOvercommit,
     &data_dir::DataDirOwner,
     &data_dir::DataDirLocked,
     &data_dir::RunRecordStale,

@@ -103,6 +103,12 @@ pub(super) fn reclaimable_bytes(context: &Context, pulse: &Pulse) -> Option<u64>
     Some(staged.areas.values().map(|area| area.orphan_bytes).sum())
 }
 
+/// Bytes in all staging areas, owned or not, if that can be known.
+pub(super) fn staged_bytes(context: &Context, pulse: &Pulse) -> Option<u64> {
+    let staged = staged(context, pulse).ok()?;
+    Some(staged.areas.values().map(|area| area.orphan_bytes.saturating_add(area.owned_bytes)).sum())
+}
+
 fn staged<'a>(context: &'a Context, pulse: &Pulse) -> Result<&'a Staged, CheckError> {
     context.staged.get_or_init(|| take_stock(context, pulse)).as_ref().map_err(CheckError::clone)
 }

@@ -3,32 +3,29 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::StatVfsMountFlags;
 
 use crate::core::base::disk::VolumeSpace;
 use crate::core::base::units::ByteSize;
+use crate::core::data_dir::ballast::Ballast;
+use crate::core::data_dir::capacity::Levels;
 use crate::core::data_dir::layout::Layout;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
 use crate::core::doctor::context::{Context, quoted};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::store::room::bytes_to_open;
+use crate::core::store::sizes::IndexSizes;
 
 /// Full is below 1 % of the volume ...
 const FULL_PERCENT: u64 = 1;
 /// ... but a gibibyte is room on a volume of any size.
 const FULL_BYTES_MAX: u64 = 1 << 30;
-/// What opening the index writes besides its unflushed log: a manifest, a new log, small files.
-const INDEX_OPEN_BYTES: u64 = 1 << 20;
-/// Nearly full is below 10 % of the volume ...
-const NEARFULL_PERCENT: u64 = 10;
-/// ... but this much is enough for hours of writes on a volume of any size.
-const NEARFULL_BYTES_MAX: u64 = 16 << 30;
 /// Inodes used at which to warn; a cache makes files by the thousand.
 const INODES_WARN_PERCENT: u64 = 90;
 /// Inodes used at which start-up itself may find none.
 const INODES_FAIL_PERCENT: u64 = 98;
-/// Names looked at in the index folder; RocksDB keeps far fewer files.
-const INDEX_FILES_MAX: usize = 100_000;
 
 fn about(code: Code, title: &'static str, severity: Severity) -> About {
     let (category, reach, limit) = (Category::Volume, Reach::Offline, QUICK_LIMIT);
@@ -120,34 +117,43 @@ impl Check for DiskFull {
         Ok(Outcome::fail("no space left for data")
             .evidence(evidence)
             .effect("kura serve may not start: the index must write a manifest and a log; uploads are answered 507")
-            .remedy(full_remedy(context, pulse)))
+            .remedy(full_remedy(context, pulse, needed.saturating_sub(usable))))
     }
 }
 
-/// Frees what was never committed, if there is any; says how much.
-fn full_remedy(context: &Context, pulse: &Pulse) -> Remedy {
+/// Frees what was never committed, if there is any; says how much. Where that is not enough the ballast goes, too.
+fn full_remedy(context: &Context, pulse: &Pulse, missing_bytes: u64) -> Remedy {
     let reclaim = context.command("reclaim-staging", &["--yes"]);
+    let release = context.command("reclaim-staging", &["--release-ballast", "--yes"]);
+    let ballast = context.layout.as_ref().map_or(0, |layout| ballast_bytes(context, layout));
     match super::staging::reclaimable_bytes(context, pulse) {
-        Some(0) => Remedy::text(
-            "nothing is staged that could be freed: start kura serve (it releases the ballast and evicts), lower the \
-             capacity, remove what is not kura's, or grow the volume",
+        Some(0) if ballast == 0 => Remedy::text(
+            "nothing is staged that could be freed: start kura serve (it evicts), lower the capacity, remove what is not \
+             kura's, or grow the volume",
         ),
+        Some(bytes) if ballast > 0 && bytes < missing_bytes => Remedy::text(format!(
+            "frees about {}; a running node evicts by itself, and one that starts releases the ballast by itself",
+            ByteSize(bytes.saturating_add(ballast))
+        ))
+        .change(release),
         Some(bytes) => Remedy::text(format!("frees about {}", ByteSize(bytes))).change(reclaim),
         None => Remedy::text("frees what was never committed").change(reclaim),
     }
 }
 
-fn needed_bytes(layout: &Layout, space: &VolumeSpace) -> u64 {
-    let share = (space.total_bytes / 100 * FULL_PERCENT).min(FULL_BYTES_MAX);
-    share.max(unflushed_log_bytes(layout).saturating_add(INDEX_OPEN_BYTES))
+/// What the ballast holds.
+fn ballast_bytes(context: &Context, layout: &Layout) -> u64 {
+    Ballast::new(layout, Arc::clone(&context.world.disk)).bytes()
 }
 
-/// Opening the index flushes its write-ahead logs into tables of about the same size.
-fn unflushed_log_bytes(layout: &Layout) -> u64 {
-    let Ok(entries) = std::fs::read_dir(layout.index()) else { return 0 };
-    let is_log = |name: &std::ffi::OsStr| Path::new(name).extension().is_some_and(|extension| extension == "log");
-    let logs = entries.take(INDEX_FILES_MAX).flatten().filter(|entry| is_log(&entry.file_name()));
-    logs.filter_map(|log| log.metadata().ok()).map(|found| found.blocks().saturating_mul(512)).sum()
+/// What the index needs to open, and below what uploads are refused.
+fn needed_bytes(layout: &Layout, space: &VolumeSpace) -> u64 {
+    let share = (space.total_bytes / 100 * FULL_PERCENT).min(FULL_BYTES_MAX);
+    share.max(bytes_to_open(layout)).max(levels(space).refuse_below)
+}
+
+fn levels(space: &VolumeSpace) -> Levels {
+    Levels::of_bytes(space.total_bytes, &IndexSizes::for_volume(space.total_bytes).needs())
 }
 
 fn space_evidence(context: &Context, space: &VolumeSpace) -> Evidence {
@@ -157,10 +163,10 @@ fn space_evidence(context: &Context, space: &VolumeSpace) -> Evidence {
         .value("total_bytes", space.total_bytes)
         .value("used_percent", used_percent(space.total_bytes, space.free_bytes))
         .fact(format!("{} of {} free", ByteSize(usable), ByteSize(space.total_bytes)));
-    let ballast = context.layout.as_ref().and_then(|layout| std::fs::metadata(layout.ballast()).ok());
-    if let Some(ballast) = ballast {
-        let bytes = ballast.len();
-        evidence = evidence.value("ballast_bytes", bytes).fact(format!("ballast {} present", ByteSize(bytes)));
+    if let Some(layout) = &context.layout {
+        let bytes = ballast_bytes(context, layout);
+        let fact = if bytes > 0 { format!("ballast {} present", ByteSize(bytes)) } else { "no ballast".to_owned() };
+        evidence = evidence.value("ballast_bytes", bytes).fact(fact);
     }
     if space.total_inodes > 0 {
         let used = used_percent(space.total_inodes, space.free_inodes);
@@ -186,7 +192,7 @@ impl Check for DiskNearfull {
 
     fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
         let space = context.space()?;
-        let enough = (space.total_bytes / 100 * NEARFULL_PERCENT).min(NEARFULL_BYTES_MAX);
+        let enough = levels(&space).pause_below;
         let message = format!("{} % of the volume used", used_percent(space.total_bytes, space.free_bytes));
         if context.usable_bytes(&space) >= enough {
             return Ok(Outcome::ok(message));
@@ -197,10 +203,12 @@ impl Check for DiskNearfull {
         let folder = quoted(&context.layout()?.data_dir().to_string_lossy());
         Ok(Outcome::warn(message)
             .evidence(evidence)
-            .effect("old artifacts leave sooner than they should; a burst of uploads may fill the volume")
+            .effect("catching up rests until eviction has freed space; a burst of uploads may fill the volume")
             .remedy(
-                Remedy::text("set a smaller capacity, grow the volume, or remove what is not kura's")
-                    .look(format!("du -xsh {folder}/*")),
+                Remedy::text(
+                    "kura serve evicts by itself: if it does not get on, remove what is not kura's, or grow the volume",
+                )
+                .look(format!("du -xsh {folder}/*")),
             ))
     }
 }
@@ -233,7 +241,7 @@ impl Check for InodesLow {
         Ok(outcome
             .evidence(evidence)
             .effect("without an inode no file can be made, however many bytes are free")
-            .remedy(full_remedy(context, pulse)))
+            .remedy(full_remedy(context, pulse, 0)))
     }
 }
 

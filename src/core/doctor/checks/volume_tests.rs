@@ -1,7 +1,5 @@
 //! Each finding of the volume induced, and each quiet on a healthy one.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::core::base::disk::{Disk, FaultDisk, RealDisk};
 use crate::core::doctor::finding::Status;
@@ -64,11 +62,12 @@ fn full_is_below_one_percent_or_below_what_the_index_needs() {
     assert_eq!(status(50 * GIB, GIB / 4), Status::Fail);
     assert_eq!(status(50 * GIB, GIB), Status::Ok);
     assert_eq!(status(10_000 * GIB, GIB), Status::Ok, "a gibibyte is room on any volume");
-    assert_eq!(status(64 << 20, 2 << 20), Status::Ok);
+    assert_eq!(status(64 << 20, 4 << 20), Status::Ok);
+    assert_eq!(status(64 << 20, 2 << 20), Status::Fail, "uploads are refused");
 
     std::fs::create_dir(root.path().join("index")).unwrap();
     std::fs::write(root.path().join("index/000004.log"), vec![1_u8; 4 << 20]).unwrap();
-    assert_eq!(status(64 << 20, 2 << 20), Status::Fail, "opening flushes the unflushed log");
+    assert_eq!(status(64 << 20, 4 << 20), Status::Fail, "opening flushes the unflushed log");
     assert_eq!(status(64 << 20, 8 << 20), Status::Ok);
 }
 
@@ -88,11 +87,24 @@ fn a_full_volume_names_what_reclaiming_would_free() {
 }
 
 #[test]
-fn nearly_full_is_below_ten_percent_but_never_with_plenty_of_bytes() {
+fn where_staging_is_not_enough_the_ballast_is_named_too() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("ballast"), vec![1; 4 << 20]).unwrap();
+    let remedy = |total| look(&DiskFull, &context_with_space(root.path(), total, 0, (0, 0))).remedy.unwrap();
+    let release = format!("kura reclaim-staging --data-dir {} --release-ballast --yes", root.path().display());
+    assert_eq!(remedy(64 << 20).commands, std::slice::from_ref(&release));
+    std::fs::create_dir_all(root.path().join("tmp/uploads")).unwrap();
+    std::fs::write(root.path().join("tmp/uploads/x"), vec![1_u8; 8 << 20]).unwrap();
+    assert_ne!(remedy(64 << 20).commands, [release], "staging alone is enough");
+}
+
+#[test]
+fn nearly_full_is_where_catching_up_rests_and_never_with_plenty_of_bytes() {
     let root = tempfile::tempdir().unwrap();
     let status = |total, free| look(&DiskNearfull, &context_with_space(root.path(), total, free, (0, 0))).status;
-    assert_eq!(status(50 * GIB, 4 * GIB), Status::Warn);
-    assert_eq!(status(50 * GIB, 6 * GIB), Status::Ok);
+    assert_eq!(status(50 * GIB, 2 * GIB), Status::Warn);
+    assert_eq!(status(50 * GIB, 3 * GIB), Status::Ok);
+    assert_eq!(status(10_000 * GIB, 4 * GIB), Status::Warn);
     assert_eq!(status(10_000 * GIB, 20 * GIB), Status::Ok);
 }
 

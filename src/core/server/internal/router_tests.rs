@@ -101,6 +101,7 @@ impl Node {
         });
         let metrics = CatchUpMetrics::new(&MetricsRegistry::new());
         let engine = Engine {
+            space: crate::core::data_dir::space_watch::SpaceWatch::default(),
             client,
             store: store.clone(),
             staging: staging.clone(),

@@ -92,7 +92,10 @@ async fn part(State(node): State<Node>, request: Request) -> Response {
     node.server_metrics.multipart_parts.with_label_values(&[result]).inc();
     match outcome {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(problem) => upload::answer_unread(&node, &problem, RULE, &head.headers, body),
+        Err(problem) => {
+            upload::wake_if_full(&node, &problem);
+            upload::answer_unread(&node, &problem, RULE, &head.headers, body)
+        }
     }
 }
 
@@ -101,6 +104,7 @@ async fn take_part(node: &Node, uri: &Uri, body: &mut Body) -> Result<(), Proble
     let upload_id = query.require(&["upload_id"])?;
     let number = query.require(&["part_number"])?.parse::<u32>();
     let number = number.map_err(|_| Problem::bad_request("part_number must be a number below 2^32"))?;
+    upload::require_room(node, body.size_hint().exact()).await?;
     let mut writer = node.uploads.part_writer(upload_id, number, body.size_hint().exact()).await?;
     while let Some(chunk) = upload::next_chunk(body).await? {
         writer.write(chunk).await?;

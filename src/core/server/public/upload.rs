@@ -37,6 +37,9 @@ pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 /// A client that has its answer and sends nothing for this long is not going to: its connection closes.
 const DISCARD_IDLE_MAX: Duration = Duration::from_secs(2);
 
+/// How long an upload waits for eviction to make room; a batch takes a fraction of it.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
 /// What came of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
@@ -104,9 +107,17 @@ async fn store(
             (Ok(stored), false)
         }
         Err(problem) => {
+            wake_if_full(node, &problem);
             node.server_metrics.write(producer, ArtifactResult::Error, 0);
             (Err(problem), discard(node, headers, body, target.rule.discard_max))
         }
+    }
+}
+
+/// What met a full volume although it was admitted has room made for the next one.
+pub fn wake_if_full(node: &NodeContext, problem: &Problem) {
+    if matches!(problem, Problem::DiskFull) {
+        node.space.wake();
     }
 }
 
@@ -131,9 +142,15 @@ async fn admit(node: &NodeContext, target: &Target, length: Option<u64>) -> Resu
     }
     // Also for last-writer routes: without a store the bytes would be read for nothing.
     node.store.ready().await?;
+    require_room(node, length).await?;
     let sha256 = target.sha256.is_some();
     let spec = BodySpec { area: AreaKind::Uploads, class: BudgetClass::Client, length, length_max, sha256 };
     Ok(Admission::Write(node.staging.begin(spec).await?))
+}
+
+/// Room for a body on its way in; eviction makes it within a bounded wait, before anything is refused.
+pub async fn require_room(node: &NodeContext, length: Option<u64>) -> Result<(), Problem> {
+    if node.space.admit(length.unwrap_or(0), ROOM_WAIT).await { Ok(()) } else { Err(Problem::DiskFull) }
 }
 
 async fn receive_and_commit(
