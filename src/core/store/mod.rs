@@ -85,3 +85,9 @@ mod rebuild_tests;
 
 #[cfg(test)]
 mod eviction_tests;
+
+#[cfg(test)]
+mod eviction_fault_tests;
+
+#[cfg(test)]
+mod eviction_trace_tests;
