@@ -121,3 +121,19 @@ async fn a_blob_that_a_live_peer_holds_is_as_good_as_here() {
     assert_eq!(node.put(ENTRY, &result).await, 200);
     assert_eq!(node.get(ENTRY).await.status, 404, "here, but nobody has its blobs");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_entry_of_a_peer_is_looked_into_before_it_is_given() {
+    let blob = noise(2000, 1);
+    // A raw output makes it longer than what is buffered.
+    let padding = [vec![5 << 3 | 2, 0x80, 0x80, 0x80, 0x01], noise(2 << 20, 2)].concat();
+    let result = [field(2, &file(&blob)), padding].concat();
+    let opaque = (ENTRY.replace('1', "2"), noise(2 << 20, 3));
+    let held = [(ENTRY.to_owned(), result.clone()), (cas(&blob), blob), opaque.clone()];
+    let (node, _peer, _) = behind(&held, no_fault()).await;
+    assert!(node.get(ENTRY).await.body == result);
+    assert!(node.get(&opaque.0).await.body == opaque.1);
+    let (node, _peer, _) = behind(&held[..1], no_fault()).await;
+    assert_eq!(node.get(ENTRY).await.status, 404, "nobody has its blob");
+    assert_eq!(node.metric("kura_action_results_total{closure=\"incomplete\"}").await, 1);
+}

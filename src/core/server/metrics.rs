@@ -201,18 +201,6 @@ impl ServerMetrics {
             }
             family
         };
-        let closures = registry.counters(
-            "kura_action_results_total",
-            "Action-cache hits by whether the blobs they name can be had; an incomplete one is answered as a miss.",
-            &["closure"],
-        );
-        let refusals = registry.counters(
-            "kura_requests_refused_total",
-            "Requests refused by a limit although nothing is broken, whatever status the tool was given.",
-            &["limit"],
-        );
-        Limit::ALL.iter().for_each(|limit| drop(refusals.with_label_values(&[limit.name()])));
-        ClosureResult::ALL.iter().for_each(|result| drop(closures.with_label_values(&[result.name()])));
         Self {
             requests: registry.counters(
                 "kura_http_requests_total",
@@ -238,8 +226,8 @@ impl ServerMetrics {
             write_bytes: by_producer("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
             egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
             egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
-            closures,
-            refusals,
+            closures: by_closure(registry),
+            refusals: by_limit(registry),
             multipart_parts: registry.counters(
                 "kura_multipart_parts_total",
                 "Parts of multipart uploads received.",
@@ -290,6 +278,26 @@ impl ServerMetrics {
         self.egress.with_label_values(&labels).inc();
         self.egress_bytes.with_label_values(&labels).inc_by(bytes);
     }
+}
+
+fn by_closure(registry: &MetricsRegistry) -> IntCounterVec {
+    let family = registry.counters(
+        "kura_action_results_total",
+        "Action-cache hits by whether the blobs they name can be had; an incomplete one is answered as a miss.",
+        &["closure"],
+    );
+    ClosureResult::ALL.iter().for_each(|result| drop(family.with_label_values(&[result.name()])));
+    family
+}
+
+fn by_limit(registry: &MetricsRegistry) -> IntCounterVec {
+    let family = registry.counters(
+        "kura_requests_refused_total",
+        "Requests refused by a limit although nothing is broken, whatever status the tool was given.",
+        &["limit"],
+    );
+    Limit::ALL.iter().for_each(|limit| drop(family.with_label_values(&[limit.name()])));
+    family
 }
 
 #[cfg(test)]

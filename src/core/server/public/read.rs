@@ -117,7 +117,7 @@ async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) 
     let (record, body) = match find_anywhere(node, target, &conditions).await? {
         Source::NotModified(record) => return Ok((not_modified(&record), 0)),
         Source::Here(record, body) => (record, body),
-        // Too long to be looked into before it goes out; it comes with catching up.
+        // It could not be looked into before it goes out.
         Source::Peer(..) if target.rule.names_blobs => return Err(Problem::NotFound),
         Source::Peer(record, chunks) => return Ok(from_peer(node, target, &record, chunks)),
     };
@@ -166,8 +166,9 @@ async fn check_closure(node: &NodeContext, target: &Target, body: &OpenBody) -> 
 
 /// Looks here, and then asks the peers if they may have what is not here.
 async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditions) -> Result<Source, Problem> {
-    // A body that breaks off fails the build of whoever runs Nx.
-    let delivery = if target.rule.shape == Shape::Nx { Delivery::Whole } else { Delivery::Streamed };
+    // A body that breaks off fails the build of whoever runs Nx, and what names blobs is looked into first.
+    let is_first_whole = target.rule.shape == Shape::Nx || target.rule.names_blobs;
+    let delivery = if is_first_whole { Delivery::Whole } else { Delivery::Streamed };
     for _ in 0..LOOKS_MAX {
         match find(node, target, conditions.clone()).await {
             Ok(Found::NotModified(record)) => return Ok(Source::NotModified(record)),
