@@ -65,7 +65,7 @@ pub async fn fetch_large(
             Ok(()) => match transfer.finish().await? {
                 Finished::Verified(fetched) => return Ok(*fetched),
                 // Pieced together and wrong: once more, from this holder alone.
-                Finished::Mixed(wrong) => record = wrong,
+                Finished::Mixed(wrong) => record = *wrong,
             },
             Err(End::Superseded(newer)) => {
                 transfer.writer.discard();
@@ -102,7 +102,7 @@ impl<E: Into<FetchError>> From<E> for End {
 enum Finished {
     Verified(Box<Fetched>),
     /// Its parts are not of one holder, and the whole is wrong.
-    Mixed(Record),
+    Mixed(Box<Record>),
 }
 
 /// What one connection came to.
@@ -249,7 +249,7 @@ impl<'a> Transfer<'a> {
             Err(error) if is_taken_up => {
                 tracing::warn!(peer = %holder, artifact = %id, %error, "transfer_begun_anew");
                 engine.metrics.transfer(metrics::Transfer::BegunAnew);
-                Ok(Finished::Mixed(record))
+                Ok(Finished::Mixed(Box::new(record)))
             }
             Err(error) => Err(error),
         }

@@ -137,8 +137,12 @@ impl BodyWriter {
     /// Leaves the body to whoever wants it next; one that cannot be taken up again is dropped.
     pub async fn park(mut self) {
         let Some(parking) = self.parking() else { return };
+        let parked = self.run(move || {
+            parking();
+            Ok(())
+        });
         // A lost job means that the process ends.
-        let _ = self.run(move || Ok(parking())).await;
+        let _ = parked.await;
     }
 
     /// Frees what is staged: it is not wanted, or is not what it should be.

@@ -156,7 +156,7 @@ async fn the_next_process_goes_on_behind_what_was_synced() {
     assert_eq!((adopted.partials, adopted.removed, bench.parked()), (1, 0, 1));
     assert!(adopted.durable_bytes > 300_000 - 3 * LIMITS.sync_every_bytes - 5000, "{adopted:?}");
     assert_eq!(bench.staging.reserved_bytes(), 400_000, "every staged byte is in the ledger");
-    assert_eq!(bench.staging.parked_bodies(), [identity.clone()]);
+    assert_eq!(bench.staging.parked_bodies(), std::slice::from_ref(&identity));
     let mut writer = resume(&bench, &identity).await;
     assert_eq!(writer.length(), adopted.durable_bytes);
     write(&mut writer, &body, 400_000).await;
@@ -196,7 +196,7 @@ async fn another_version_drops_what_is_here_of_an_older_one_and_not_of_a_newer_o
     assert_eq!((writer.length(), bench.parked()), (0, 1));
     write(&mut writer, &old, 350_000).await;
     drop(writer);
-    assert_eq!(bench.staging.parked_bodies(), [newer.clone()], "the newer one stays, though shorter");
+    assert_eq!(bench.staging.parked_bodies(), std::slice::from_ref(&newer), "the newer one stays, though shorter");
     let same_bytes = PartialIdentity { version: Version { version_ms: 9, ..newer.version }, ..newer };
     assert_eq!(resume(&bench, &same_bytes).await.length(), 300_000, "the same bytes under a newer version");
 }
