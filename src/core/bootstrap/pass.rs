@@ -17,13 +17,14 @@ use super::progress::Progress;
 use super::report::{Outcome, RunLog};
 use super::retry::retry_wanted_of;
 use super::settle::settle_page;
-use super::source::{ManifestSource, SourceError, SourcePage};
+use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
 use super::source_backfill::BackfillSource;
 use super::source_feed::{FeedMode, FeedSource};
 use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
 use crate::core::base::ids::StoreId;
 use crate::core::mesh::circuit::Refused;
+use crate::core::mesh::client::LISTING_ROWS;
 use crate::core::store::committer::{CommitOutcome, Operation};
 use crate::core::store::error::StoreError;
 
@@ -308,9 +309,12 @@ pub(super) async fn apply_deletes(pass: &Pass<'_>) -> Result<(), PassError> {
 /// All tombstones of the peer, page by page. They are exempt from every stop.
 async fn apply_tombstones(pass: &Pass<'_>, summary: &mut PassSummary) -> Result<(), PassError> {
     let url = pass.peer.url.as_str();
-    let mut after: Option<String> = None;
+    let (mut after, mut rows): (Option<String>, _) = (None, PageRows::new(LISTING_ROWS));
     loop {
-        let page = pass.engine.client.tombstones(url, after.as_deref()).await.map_err(SourceError::from)?;
+        let page = match pass.engine.client.tombstones(url, after.as_deref(), rows.get()).await {
+            Err(error) if rows.are_refused(&error) => continue,
+            listed => listed.map_err(SourceError::from)?,
+        };
         let is_empty = page.tombstones.is_empty() && page.skipped.is_empty();
         note_skipped(pass, summary, &page.skipped);
         for tombstone in page.tombstones {

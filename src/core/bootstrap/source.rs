@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::core::mesh::client::PeerError;
 use crate::core::store::error::StoreError;
@@ -50,6 +51,37 @@ pub enum SourceError {
         /// The cursor it gave back.
         next: String,
     },
+}
+
+/// A page of fewer rows is not asked for: a peer that refuses this many refuses for another reason.
+const PAGE_ROWS_MIN: usize = 16;
+
+/// How many rows are asked for in a page: half as many each time the peer says that the request is bad, because what
+/// one version takes for a page may be too much for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRows(usize);
+
+impl PageRows {
+    /// As many as we like, or as the peer said it gives.
+    pub fn new(rows: usize) -> Self {
+        Self(rows.max(1))
+    }
+
+    /// How many to ask for now.
+    pub fn get(self) -> usize {
+        self.0
+    }
+
+    /// Whether to ask again, for fewer.
+    pub fn are_refused(&mut self, error: &PeerError) -> bool {
+        let is_refusal = matches!(error, PeerError::Status { status, .. } if *status == StatusCode::BAD_REQUEST);
+        if !is_refusal || self.0 <= PAGE_ROWS_MIN {
+            return false;
+        }
+        self.0 = (self.0 / 2).max(PAGE_ROWS_MIN);
+        tracing::info!(%error, rows = self.0, "peer_page_refused");
+        true
+    }
 }
 
 /// A listing of one peer's artifacts. Pages may be asked for ahead of the settling of earlier ones; they are settled in

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::engine::KuraPeer;
-use super::source::{ManifestSource, SourceError, SourcePage};
+use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
 use super::source_feed::{FEED_INLINE_BYTES_MAX, FEED_PAGE_BYTES, FEED_ROWS, add_row};
 use super::source_plan::forget_void;
 use crate::core::mesh::client::{BackfillQuery, PeerClient};
@@ -29,6 +29,7 @@ pub struct BackfillSource {
     walk: Walk,
     is_done: bool,
     rides: bool,
+    rows: PageRows,
     /// Whether the durable cursor moves.
     saves: bool,
     /// For each page given and not yet settled, oldest first, the position behind it; `None` is the end.
@@ -54,6 +55,7 @@ impl BackfillSource {
             walk,
             is_done: false,
             rides: true,
+            rows: PageRows::new(FEED_ROWS.min(peer.page_rows_max)),
             saves,
             unsettled: VecDeque::new(),
         })
@@ -79,7 +81,7 @@ impl BackfillSource {
             up_to: self.walk.hi_seq,
             position: self.walk.position.clone(),
             inline_up_to: if self.rides { FEED_INLINE_BYTES_MAX } else { 0 },
-            rows_max: FEED_ROWS.min(self.peer.page_rows_max),
+            rows_max: self.rows.get(),
             bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
         }
     }
@@ -103,9 +105,12 @@ impl ManifestSource for BackfillSource {
         if self.is_done {
             return Ok(None);
         }
-        let frames = match self.client.backfill(&self.url, &self.query()).await {
-            Ok(frames) => frames,
-            Err(error) => return Err(forget_void(&self.store, self.cursor.store_id, error).await?.into()),
+        let frames = loop {
+            match self.client.backfill(&self.url, &self.query()).await {
+                Ok(frames) => break frames,
+                Err(error) if self.rows.are_refused(&error) => {}
+                Err(error) => return Err(forget_void(&self.store, self.cursor.store_id, error).await?.into()),
+            }
         };
         self.advance(frames.header.position)?;
         let mut page = SourcePage::default();

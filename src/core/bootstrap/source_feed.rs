@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::engine::KuraPeer;
-use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
+use super::source::{ManifestSource, PageRows, SourceError, SourcePage, SourceRow};
 use super::source_plan::forget_void;
 use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::client::{FeedQuery, PeerClient, PeerError};
@@ -53,6 +53,7 @@ pub struct FeedSource {
     url: String,
     peer: KuraPeer,
     mode: FeedMode,
+    rows: PageRows,
     /// Where the listing is.
     position: Option<Cursor>,
     up_to: Option<Seq>,
@@ -77,6 +78,7 @@ impl FeedSource {
             url: url.to_owned(),
             peer,
             mode,
+            rows: PageRows::new(FEED_ROWS.min(peer.page_rows_max)),
             position: cursor,
             up_to: None,
             unsettled: VecDeque::new(),
@@ -99,14 +101,20 @@ impl FeedSource {
             // Followers of a whole mesh see each row from every sibling; its body rides along only from the first.
             inline_origin_only: following,
             wait: if following { LONG_POLL } else { Duration::ZERO },
-            rows_max: FEED_ROWS.min(self.peer.page_rows_max),
+            rows_max: self.rows.get(),
             bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
         }
     }
 
     async fn fetch(&mut self) -> Result<FeedPageFrames, SourceError> {
         let after = self.after();
-        let void = match self.client.feed(&self.url, &self.query()).await {
+        let answer = loop {
+            match self.client.feed(&self.url, &self.query()).await {
+                Err(error) if self.rows.are_refused(&error) => {}
+                answer => break answer,
+            }
+        };
+        let void = match answer {
             // Rows up to the end of its epoch may have come back that were beaten by rows it lost.
             Ok(page) if page.header.after < after => PeerError::CursorVoid { peer: self.url.clone() },
             Err(error @ PeerError::CursorVoid { .. }) => error,

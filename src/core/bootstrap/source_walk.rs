@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::metrics::CatchUpMetrics;
-use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
+use super::source::{ManifestSource, PageRows, SourceError, SourcePage, SourceRow};
 use crate::core::mesh::client::{LISTING_ROWS, PeerClient};
 use crate::core::mesh::wire::{DIGEST_PREFIX_LEN, DigestReply, SEED_PRODUCERS};
 use crate::core::store::store_handle::StoreHandle;
@@ -63,6 +63,7 @@ pub struct WalkSource {
     plan: WalkPlan,
     prefix: Option<String>,
     after: Option<String>,
+    rows: PageRows,
 }
 
 impl WalkSource {
@@ -82,7 +83,14 @@ impl WalkSource {
             }
         };
         metrics.buckets(plan.matched, plan.differing);
-        Ok(Self { client: client.clone(), peer: peer.to_owned(), plan, prefix: None, after: None })
+        Ok(Self {
+            client: client.clone(),
+            peer: peer.to_owned(),
+            plan,
+            prefix: None,
+            after: None,
+            rows: PageRows::new(LISTING_ROWS),
+        })
     }
 
     fn advance(&mut self, next: Option<String>, is_empty: bool, prefix: &str) -> Result<(), SourceError> {
@@ -113,7 +121,12 @@ impl ManifestSource for WalkSource {
         let Some(prefix) = self.prefix.clone() else {
             return Ok(None);
         };
-        let listing = self.client.manifests(&self.peer, self.after.as_deref(), &prefix).await?;
+        let listing = loop {
+            match self.client.manifests(&self.peer, self.after.as_deref(), &prefix, self.rows.get()).await {
+                Err(error) if self.rows.are_refused(&error) => {}
+                listed => break listed?,
+            }
+        };
         let is_empty = listing.records.is_empty() && listing.skipped.is_empty();
         self.advance(listing.next_after, is_empty, &prefix)?;
         let rows = listing.records.into_iter().map(|record| SourceRow::Artifact(Box::new(record), None)).collect();

@@ -215,16 +215,27 @@ impl PeerClient {
     }
 
     /// A page of its deleted namespaces.
-    pub async fn tombstones(&self, peer: &str, after: Option<&str>) -> Result<TombstoneListing, PeerError> {
-        let path = format!("/_internal/bootstrap/namespace_tombstones?limit={LISTING_ROWS}{}", after_query(after));
+    pub async fn tombstones(
+        &self,
+        peer: &str,
+        after: Option<&str>,
+        rows: usize,
+    ) -> Result<TombstoneListing, PeerError> {
+        let path = format!("/_internal/bootstrap/namespace_tombstones?limit={rows}{}", after_query(after));
         let body = self.get(peer, &path).await?;
         read_tombstone_page(&body).map_err(|error| malformed(peer, &path, error))
     }
 
     /// A page of its manifests in id order, of one prefix or all.
-    pub async fn manifests(&self, peer: &str, after: Option<&str>, prefix: &str) -> Result<ManifestListing, PeerError> {
+    pub async fn manifests(
+        &self,
+        peer: &str,
+        after: Option<&str>,
+        prefix: &str,
+        rows: usize,
+    ) -> Result<ManifestListing, PeerError> {
         let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
-        let path = format!("/_internal/bootstrap/manifests?limit={LISTING_ROWS}{}{prefix}", after_query(after));
+        let path = format!("/_internal/bootstrap/manifests?limit={rows}{}{prefix}", after_query(after));
         let body = self.get(peer, &path).await?;
         read_manifest_page(&body, &self.tenant_id).map_err(|error| malformed(peer, &path, error))
     }
@@ -491,7 +502,7 @@ mod tests {
 
     fn tombstones(digest: Option<String>) -> Result<TombstoneListing, PeerError> {
         let client = PeerClient::new(Arc::new(OnePage(digest)), StoreHandle::new(Arc::new(InlineExecutor)), "default");
-        client.tombstones("http://peer", None).now_or_never().unwrap()
+        client.tombstones("http://peer", None, LISTING_ROWS).now_or_never().unwrap()
     }
 
     #[test]

@@ -197,7 +197,15 @@ async fn what_two_peers_hold_rides_along_from_one_of_them_only() {
     one.put("nx", "of one", b"x").await;
     two.put("nx", "of two", b"x").await;
     joiner.engine.set_usable_peers(vec![one.as_peer(), two.as_peer()]);
-    let asked = count_pages(&joiner);
+    // Answers take a while, or one walk would be through before the other begins.
+    let asked: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&asked);
+    joiner.links.set_rule(Some(Arc::new(move |request| {
+        if request.path_and_query.contains("order=version") {
+            noted.lock().unwrap().push(request.path_and_query.clone());
+        }
+        Some(LinkFault::Delay(Duration::from_millis(5)))
+    })));
     for summary in pass_over_both(&joiner, [&one, &two]).await {
         assert!(summary.unwrap().is_clean());
     }
@@ -226,4 +234,40 @@ async fn a_peer_that_stalls_does_not_hold_back_the_walk_of_another_and_gives_wha
     assert_eq!(joiner.store().stats().artifacts, 1500);
     joiner.links.set_rule(None);
     assert_eq!(joiner.pass_over(&one).await.count(Outcome::Applied), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_refuses_a_page_is_asked_for_smaller_ones_and_one_that_names_its_bound_at_once() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..600).await;
+    let asked = count_pages(&two);
+    let noted = Arc::clone(&asked);
+    // An older version that gives at most 100 rows, of any listing, and has not learnt to say so.
+    two.links.set_rule(Some(Arc::new(move |request| {
+        let path = &request.path_and_query;
+        let rows = ["max_rows=", "limit="].into_iter().find_map(|name| path.split(name).nth(1));
+        let rows: Option<u64> = rows.and_then(|rest| rest.split('&').next()?.parse().ok());
+        if path.contains("order=version") {
+            noted.lock().unwrap().push(path.clone());
+        }
+        rows.is_some_and(|rows| rows > 100).then_some(LinkFault::Status(StatusCode::BAD_REQUEST))
+    })));
+    assert_eq!(two.pass_over(&one).await.count(Outcome::Applied), 600);
+    let rows =
+        |number: u64| asked.lock().unwrap().iter().filter(|path| path.contains(&format!("max_rows={number}&"))).count();
+    assert_eq!([1024, 512, 256, 128].map(rows), [1, 1, 1, 1], "each refused once");
+    assert!(rows(64) >= 10);
+
+    let three = Node::new(3, &network);
+    let asked = count_pages(&three);
+    let Peer { url, source: PeerSource::Kura { store_id, artifacts, features, limits } } = one.as_peer() else {
+        panic!("it is a kura node");
+    };
+    let limits = PeerLimits { page_rows_max: 300, ..limits };
+    let peer = Peer { url, source: PeerSource::Kura { store_id, artifacts, features, limits } };
+    let (engine, progress) = (&three.engine, &NoProgress);
+    let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: false };
+    assert_eq!(bootstrap_manifests_from_peer(&pass).await.unwrap().count(Outcome::Applied), 600);
+    assert!(asked.lock().unwrap().iter().all(|path| path.contains("max_rows=300&")), "{:?}", asked.lock().unwrap());
 }
