@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::core::store::cursor::Cursor;
+use crate::core::store::eviction::EvictGoal;
 use crate::core::store::walk::ManifestPageRequest;
 
 fn cursor(of: &Node, at: &Node) -> Option<Cursor> {
@@ -270,4 +271,112 @@ async fn a_peer_that_refuses_a_page_is_asked_for_smaller_ones_and_one_that_names
     let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: false };
     assert_eq!(bootstrap_manifests_from_peer(&pass).await.unwrap().count(Outcome::Applied), 600);
     assert!(asked.lock().unwrap().iter().all(|path| path.contains("max_rows=300&")), "{:?}", asked.lock().unwrap());
+}
+
+impl Node {
+    /// This node as a peer that gives at most so many rows in a page.
+    fn with_pages_of(&self, rows: u64) -> Peer {
+        let mut peer = self.as_peer();
+        if let PeerSource::Kura { limits, .. } = &mut peer.source {
+            limits.page_rows_max = rows;
+        }
+        peer
+    }
+}
+
+async fn pass_over_peer(node: &Node, peer: &Peer) -> PassSummary {
+    let (engine, progress) = (&node.engine, &NoProgress);
+    let pass = Pass { engine, peer, progress, log: None, dry_run: false, is_retry: false };
+    bootstrap_manifests_from_peer(&pass).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_peers_with_twice_what_fits_end_with_the_newest_kept_and_little_fetched_in_vain() {
+    const EACH: u32 = 1500;
+    const CAPACITY: u64 = 2_000_000;
+    let network = MemoryTransport::new();
+    let (one, two, joiner) = (Node::new(1, &network), Node::new(2, &network), Node::new(3, &network));
+    for n in 0..EACH {
+        // Every second version of the union is at the other peer.
+        for (node, name) in [(&one, "one"), (&two, "two")] {
+            node.clock.advance(Duration::from_millis(2));
+            node.put("nx", &format!("{name}-{n}"), &[1; 900]).await;
+        }
+    }
+    joiner.store().set_capacity(Some(CAPACITY));
+    joiner.links.set_rule(Some(Arc::new(|_| Some(LinkFault::Delay(Duration::from_millis(5))))));
+    let keep_room = async {
+        loop {
+            let charged = joiner.store().stats().charged_bytes;
+            if charged > CAPACITY {
+                let bytes = charged - CAPACITY + CAPACITY / 100;
+                joiner.store().evict(EvictGoal { bytes, under_pressure: false }).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let peers = [one.with_pages_of(20), two.with_pages_of(20)];
+    let walks = async { tokio::join!(pass_over_peer(&joiner, &peers[0]), pass_over_peer(&joiner, &peers[1])) };
+    let (first, second) = tokio::select! {
+        summaries = walks => summaries,
+        () = keep_room => unreachable!("it goes on"),
+    };
+    let request = ManifestPageRequest { after: None, prefix: String::new(), rows_max: 5000, producers: &[] };
+    let mut kept: Vec<u64> =
+        joiner.store().manifest_page(&request).unwrap().records.iter().map(|record| record.version_ms).collect();
+    kept.sort_unstable();
+    let (count, applied) = (kept.len() as u64, first.count(Outcome::Applied) + second.count(Outcome::Applied));
+    assert!(count > 1200 && joiner.store().stats().charged_bytes <= CAPACITY, "{count}");
+    assert!((applied - count) * 20 <= applied, "{applied} fetched, {count} kept");
+    let newest = |node: &Node| {
+        let page = node.store().manifest_page(&request).unwrap();
+        page.records.iter().map(|record| record.version_ms).collect::<Vec<_>>()
+    };
+    let mut all = [newest(&one), newest(&two)].concat();
+    all.sort_unstable();
+    let cut = all[all.len() - kept.len()];
+    let older = kept.iter().filter(|version_ms| **version_ms < cut).count() as u64;
+    assert!(older * 20 <= count, "{older} of {count} kept are not among the newest");
+
+    for node in [&one, &two] {
+        joiner.store().save_cursor(&node.store().stats().store_id.to_string(), None).unwrap();
+        let again = pass_over_peer(&joiner, &node.with_pages_of(20)).await;
+        assert_eq!((again.count(Outcome::Applied), again.bytes), (0, 0), "nothing evicted is fetched again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kura_peer_that_does_not_list_by_version_is_listed_by_number_and_loses_nothing() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..1100).await;
+    let asked = count_pages(&two);
+    let mut old = one.as_peer();
+    if let PeerSource::Kura { features, .. } = &mut old.source {
+        *features = PeerFeatures::default();
+    }
+    assert_eq!(pass_over_peer(&two, &old).await.count(Outcome::Applied), 1100);
+    assert_eq!((asked.lock().unwrap().len(), cursor(&two, &one).unwrap().followed), (0, Seq(1100)));
+    // It is updated: what is behind the cursor is followed as before.
+    fill(&one, 1100..1110).await;
+    assert_eq!(two.pass_over(&one).await.count(Outcome::Applied), 10);
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_apart_by_minutes_lose_nothing() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    two.clock.advance(Duration::from_secs(600));
+    fill(&one, 0..20).await;
+    fill(&two, 20..40).await;
+    for _ in 0..2 {
+        // Behind what the peer has long passed: it is behind in time only.
+        fill(&one, 40..45).await;
+        assert!(two.pass_over(&one).await.is_clean());
+        assert!(one.pass_over(&two).await.is_clean());
+    }
+    assert_eq!((one.store().stats().artifacts, two.store().stats().artifacts), (45, 45));
+    let digests = [&one, &two].map(|node| node.store().set_digest().unwrap().buckets);
+    assert_eq!(digests[0], digests[1]);
 }
