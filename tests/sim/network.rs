@@ -16,14 +16,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::fuse::Fuse;
-use crate::lies::{Lie, as_seed_era, path_of, told};
+use crate::lies::{BULK, Lie, as_seed_era, path_of, told};
 use crate::scenario::{Harm, NODES_MAX};
 
 /// Exchanges shown with a failure.
 const SHOWN_MAX: usize = 60;
 
 const ARTIFACTS: &str = "/_internal/bootstrap/artifacts/";
-const BULK: &str = "/_internal/bulk";
 
 /// What one direction of a link does.
 #[derive(Debug, Default)]
@@ -233,7 +232,7 @@ impl Link {
             Lie::Flip(_) => true,
             Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
             Lie::Counts(_) => is_feed || is_status,
-            Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,
+            Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body || path == BULK,
             Lie::Length(_) => is_body,
         };
         if !fits {
@@ -276,7 +275,7 @@ impl PeerTransport for SimTransport {
             }
             if path.starts_with(ARTIFACTS) && lie.is_none() && !is_corrupt {
                 response = counted(response, node, network);
-            } else if path == BULK {
+            } else if path == BULK && lie.is_none() {
                 response = counted_bulk(response, node, network);
             }
             Ok(mortal(response, fuse))
