@@ -47,7 +47,9 @@ impl Pair {
     fn wait_sent(&self, bytes: u64) {
         eventually("bytes through the relay", WITHIN, || {
             let sent = self.relay.sent();
-            if sent >= bytes { Ok(()) } else { Err(sent) }
+            let evicted = metric(&self.mesh.nodes[0], "kura_store_evictions_total", &[]);
+            // On a volume that others fill the source may have had to evict it.
+            if sent >= bytes { Ok(()) } else { Err(format!("{sent} bytes; {evicted} evicted by the source")) }
         });
     }
 
