@@ -135,12 +135,12 @@ fn bodies_in_files_turn_over_on_a_full_xfs() {
 /// Small artifacts lie inside the index, where making room first needs some.
 #[test]
 fn bodies_in_the_index_turn_over_on_a_full_ext4() {
-    turns_over(Kind::Ext4, 44 * MIB, &[16 << 10, 30_000]);
+    turns_over(Kind::Ext4, 50 * MIB, &[16 << 10, 30_000]);
 }
 
 #[test]
 fn bodies_in_the_index_turn_over_on_a_full_xfs() {
-    turns_over(Kind::Xfs, 44 * MIB, &[16 << 10, 30_000]);
+    turns_over(Kind::Xfs, 50 * MIB, &[16 << 10, 30_000]);
 }
 
 /// A neighbour fills the volume to the last byte beside a node that serves, and later goes.
@@ -273,7 +273,7 @@ fn is_released_by_command(kind: Kind) {
     let (code, again, stderr) = report(&["reclaim-staging", "--release-ballast", "--yes", "--output", "json"]);
     assert_eq!((code, &again["ballast_released"]), (Some(0), &false.into()), "{stderr}");
     node.start_ready();
-    assert_eq!(clean(&node), 204);
+    assert_eq!(status_of(&node, "k-0"), 200);
 }
 
 #[test]

@@ -3,12 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::CONTENT_LENGTH;
-use kura::core::base::ids::{Digest, Seq, StoreId};
-use kura::core::mesh::bulk_frames::{BULK_VERSION, BulkDecoder, BulkEncoder, BulkHeader, EncodedItems};
+use kura::core::base::ids::{Digest, Seq};
+use kura::core::mesh::bulk_frames::{BulkDecoder, BulkEncoder, BulkHeader, EncodedItems};
 use kura::core::mesh::feed_frames::{FEED_CONTENT_TYPE, FeedPageFrames, Frame, decode_page, encode};
 use kura::core::mesh::transport::{PeerResponse, TransportError};
 use kura::core::mesh::wire::{RECORD_HEADER, StatusReply};
 use kura::core::store::record::Record;
+
+/// Where many small bodies are asked for at once.
+pub const BULK: &str = "/_internal/bulk";
 
 /// What a peer says wrongly. Each is applied to the answers it fits; others pass as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,6 @@ pub enum CursorLie {
     GoesBack,
 }
 
-/// Where many bodies are asked for.
-pub const BULK: &str = "/_internal/bulk";
-
 /// The path without its query.
 pub fn path_of(path_and_query: &str) -> &str {
     path_and_query.split('?').next().unwrap_or_default()
@@ -60,8 +60,8 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> PeerResponse 
         whole = match lie {
             Lie::Flip(offset) => flipped(&whole, offset),
             Lie::Body(byte) if headers.contains_key(RECORD_HEADER) => vec![byte; whole.len()].into(),
-            _ if path == BULK => lying_bulk(lie, &whole).unwrap_or(whole),
             _ if is_feed => lying_page(lie, &whole).unwrap_or(whole),
+            _ if path == BULK => lying_bulk(lie, &whole).unwrap_or(whole),
             Lie::Cursor(_) if path.ends_with("/namespace_tombstones") => lying_tombstones(&whole).unwrap_or(whole),
             Lie::Counts(by) if path.ends_with("/status") => lying_status(by, &whole).unwrap_or(whole),
             _ => whole,
@@ -71,24 +71,6 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> PeerResponse 
     let rest: Option<Result<Bytes, TransportError>> = broken.map(Err);
     let pieces = std::iter::once(Ok(whole)).chain(rest);
     PeerResponse { status, headers, body: futures_util::stream::iter(pieces).boxed() }
-}
-
-/// An answer that is in itself whole: each frame has the digest of what it says.
-fn lying_bulk(lie: Lie, whole: &Bytes) -> Option<Bytes> {
-    let (mut decoder, mut encoder, mut items) = (BulkDecoder::new(), BulkEncoder::default(), EncodedItems::default());
-    decoder.push(whole);
-    while let Some(item) = decoder.next_item().ok()? {
-        if item.record.is_empty() {
-            items.push(item.place, item.status, &[], &[]);
-            continue;
-        }
-        let mut lying = Record::from_bytes(&item.record).ok()?;
-        lying_record(lie, &mut lying);
-        let body = if let Lie::Body(byte) = lie { vec![byte; item.body.len()].into() } else { item.body };
-        items.push(item.place, item.status, &lying.to_wire_bytes(), &body);
-    }
-    let header = encoder.header(&BulkHeader { version: BULK_VERSION, store_id: StoreId::default() });
-    Some([header, encoder.items(items), encoder.end()].concat().into())
 }
 
 fn flipped(whole: &Bytes, offset: u64) -> Bytes {
@@ -133,6 +115,30 @@ fn lying_page(lie: Lie, whole: &Bytes) -> Option<Bytes> {
     }
     encode(&Frame::End { rows: count }, &mut page);
     Some(page.freeze())
+}
+
+/// An answer that is in itself whole, too.
+fn lying_bulk(lie: Lie, whole: &Bytes) -> Option<Bytes> {
+    let length = usize::try_from(u32::from_le_bytes(*whole.first_chunk()?)).ok()?;
+    let header: BulkHeader = serde_json::from_slice(whole.get(6..(length + 4).checked_sub(Digest::LEN)?)?).ok()?;
+    let mut decoder = BulkDecoder::new();
+    decoder.push(whole);
+    let (mut encoder, mut answer) = (BulkEncoder::default(), BytesMut::new());
+    answer.extend_from_slice(&encoder.header(&header));
+    while let Some(item) = decoder.next_item().ok()? {
+        let mut record = Record::from_bytes(&item.record).ok();
+        record.iter_mut().for_each(|record| lying_record(lie, record));
+        let record = record.map_or(item.record, |record| record.to_wire_bytes().into());
+        let body = match lie {
+            Lie::Body(byte) => vec![byte; item.body.len()].into(),
+            _ => item.body,
+        };
+        let mut items = EncodedItems::default();
+        items.push(item.place, item.status, &record, &body);
+        answer.extend_from_slice(&encoder.items(items));
+    }
+    answer.extend_from_slice(&encoder.end());
+    Some(answer.freeze())
 }
 
 fn lying_tombstones(whole: &Bytes) -> Option<Bytes> {

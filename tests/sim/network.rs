@@ -227,12 +227,12 @@ impl Link {
     fn next_lie(&mut self, path: &str) -> Option<Lie> {
         let (Harm::Lie(lie), left) = self.harm? else { return None };
         let (is_feed, is_body, is_status) =
-            (path.ends_with("/feed"), path.starts_with(ARTIFACTS), path.ends_with("/status"));
+            (path.ends_with("/feed"), path.starts_with(ARTIFACTS) || path == BULK, path.ends_with("/status"));
         let fits = match lie {
             Lie::Flip(_) => true,
             Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
             Lie::Counts(_) => is_feed || is_status,
-            Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body || path == BULK,
+            Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,
             Lie::Length(_) => is_body,
         };
         if !fits {

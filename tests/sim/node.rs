@@ -26,6 +26,8 @@ use kura::core::staging::reclaim::reclaim_dead_staging;
 use kura::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use kura::core::store::record::{ArtifactKey, Kind, Record};
 use kura::core::store::recount::recount;
+use kura::core::store::room::RoomKeeper;
+use kura::core::store::room_worker::RoomWorker;
 use kura::core::store::walk::ManifestPageRequest;
 use kura::core::store::wanted::Wanted;
 use kura::core::store::{EvictGoal, OpenBody, Store};
@@ -203,8 +205,19 @@ impl SimNode {
         self.network.memory.attach(&url(self.number), Some(mesh_wiring::internal_router(&node)));
         let workers = TaskTracker::new();
         mesh_wiring::start(&node, &workers);
+        if self.capacity.is_some() {
+            let worker = self.room_worker(&node).context("measuring the volume")?;
+            workers.spawn(worker.run(node.shutdown.clone()));
+        }
         self.running = Some(Running { node, workers, clients: JoinSet::new(), fuse, _lock: lock });
         Ok(())
+    }
+
+    /// Keeps its room as in a real node.
+    fn room_worker(&self, node: &NodeContext) -> Result<RoomWorker> {
+        let keeper = RoomKeeper::new(&node.layout, Arc::clone(&node.seams.disk), self.capacity)?;
+        let (store, executor, watch) = (node.store.clone(), Arc::clone(&node.seams.executor), node.space.clone());
+        Ok(RoomWorker { store, executor, watch, keeper })
     }
 
     /// Ends at once: connections are reset, tasks are dropped wherever they wait, the store is not closed.
@@ -268,17 +281,14 @@ impl SimNode {
         self.start()
     }
 
-    /// Makes room if more is taken than may be; whether it was so.
-    pub fn evict(&self) -> Result<bool> {
-        let (Some(capacity), true) = (self.capacity, self.is_up() && !self.is_dead()) else { return Ok(false) };
-        let store = self.store()?;
-        let bytes = store.stats().charged_bytes.saturating_sub(capacity);
-        if bytes == 0 {
-            return Ok(false);
+    /// Frees this much if its room is bounded, as if its volume were short of space.
+    pub fn evict(&self, bytes: u64) -> Result<()> {
+        if self.capacity.is_none() || !self.is_up() || self.is_dead() {
+            return Ok(());
         }
-        let evicted = store.evict(EvictGoal { bytes, under_pressure: self.number % 2 == 0 });
+        let evicted = self.store()?.evict(EvictGoal { bytes, under_pressure: true });
         self.network.note(&format!("{} evicts {bytes}: {evicted:?}", self.number));
-        Ok(evicted?.artifacts > 0)
+        if self.is_dead() { Ok(()) } else { Ok(evicted.map(drop)?) }
     }
 
     pub fn folder(&self) -> PathBuf {

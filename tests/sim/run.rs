@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::network::Network;
 use crate::node::{SimNode, Upload, locked};
-use crate::oracle::Oracle;
+use crate::oracle::{Holdings, Oracle};
 use crate::scenario::{Operation, Scenario};
 
 /// How long, in its own time, a mesh without faults may take to come to rest: longer than a few of the pauses after a
@@ -44,12 +44,20 @@ pub struct Outcome {
 /// # Errors
 /// What does not hold, with the end of the record.
 pub fn run(scenario: &Scenario) -> Result<Outcome> {
+    run_and_look(scenario, |_| Ok(()))
+}
+
+/// The same with a look of one's own at the mesh at rest.
+///
+/// # Errors
+/// What does not hold, with the end of the record.
+pub fn run_and_look(scenario: &Scenario, look: impl FnOnce(&Mesh) -> Result<()>) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let memory = std::path::Path::new("/dev/shm");
     let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
     runtime.block_on(async {
         let mut mesh = Mesh::new(scenario, root.path());
-        let result = mesh.play(scenario).await;
+        let result = mesh.play(scenario).await.and_then(|outcome| look(&mesh).map(|()| outcome));
         // The network has the nodes and the nodes have the network: what stays up would never be freed.
         for node in &mut mesh.nodes {
             node.crash().await?;
@@ -59,7 +67,7 @@ pub fn run(scenario: &Scenario) -> Result<Outcome> {
     })
 }
 
-struct Mesh {
+pub struct Mesh {
     network: Network,
     oracle: Arc<Mutex<Oracle>>,
     nodes: Vec<SimNode>,
@@ -75,6 +83,10 @@ impl Mesh {
         let mut nodes: Vec<SimNode> = (0..scenario.nodes).map(node).collect();
         nodes.iter_mut().zip(&scenario.capacities).for_each(|(node, capacity)| node.capacity = *capacity);
         Self { network, oracle, nodes, clones: BTreeSet::new() }
+    }
+
+    pub fn holdings(&self, node: usize) -> Result<Holdings> {
+        self.nodes[node].holdings()
     }
 
     async fn play(&mut self, scenario: &Scenario) -> Result<Outcome> {
@@ -94,7 +106,7 @@ impl Mesh {
 
     async fn apply(&mut self, operation: &Operation, scenario: &Scenario) -> Result<()> {
         match *operation {
-            Operation::Put { node, .. } if scenario.seed_era == Some(node) => {}
+            Operation::Put { node, .. } if scenario.seed_era == Some(node) || self.nodes[node].capacity.is_some() => {}
             Operation::Put { node, namespace, key, size, content, pause_ms, once } => {
                 let name = (namespace.to_owned(), format!("key-{key}"));
                 let body = vec![content; size];
@@ -160,7 +172,8 @@ impl Mesh {
     fn note_loss(&self) -> Result<()> {
         let mut left = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
-            if node.is_up() && !node.is_dead() && !self.clones.contains(&number) {
+            // What has little room may evict what it has.
+            if node.is_up() && !node.is_dead() && node.capacity.is_none() && !self.clones.contains(&number) {
                 left.push((node.holdings()?, node.deletes()?));
             }
         }
@@ -231,11 +244,6 @@ impl Mesh {
         Ok(())
     }
 
-    /// What a node evicts may be nowhere else.
-    fn evict(&self, node: usize) -> Result<()> {
-        if self.nodes[node].evict()? { self.note_loss() } else { Ok(()) }
-    }
-
     fn unrest(&self) -> Result<Option<String>> {
         for node in &self.nodes {
             if let Some(unrest) = node.unrest()? {
@@ -260,7 +268,6 @@ impl Mesh {
     async fn come_to_rest(&self) -> Result<u128> {
         let began = Instant::now();
         loop {
-            (0..self.nodes.len()).try_for_each(|node| self.evict(node))?;
             let Some(unrest) = self.unrest()? else { break };
             if began.elapsed() > REST_WITHIN {
                 bail!("no rest: {unrest}");
@@ -286,7 +293,8 @@ impl Mesh {
             ensure!(complaints.is_empty(), "node {number}: {complaints:#?}");
             node.check().with_context(|| format!("node {number}"))?;
         }
-        for ((node, record), bytes) in self.network.deliveries() {
+        let arrived = self.network.deliveries().into_iter().filter(|(_, bytes)| *bytes > 0);
+        for ((node, record), bytes) in arrived {
             // A node that dies between the last byte and the commit fetches once more.
             let lives = self.nodes[node].starts;
             let record = Record::from_bytes(&hex::decode(record)?)?;

@@ -61,8 +61,8 @@ pub enum Operation {
     Restore { node: usize },
     /// A node dies and comes back with a copy of another's volume, until the faults stop: then it is emptied.
     Clone { from: usize, to: usize },
-    /// A node whose room is bounded and overfull makes room.
-    Evict { node: usize },
+    /// A node whose room is bounded frees this much.
+    Evict { node: usize, bytes: u64 },
     /// A node's wall clock is set wrong by this much.
     Skew { node: usize, skew_ms: i64 },
     /// Time passes.
@@ -80,7 +80,8 @@ pub struct Scenario {
     pub operations: Vec<Operation>,
     /// Whether all nodes start anew once the faults have stopped, and not only those that are down.
     pub restart_all: bool,
-    /// What bodies may take at each node, if that is bounded. The first one keeps everything.
+    /// What bodies may take at each node, if that is bounded: then no client writes there, because what is evicted may
+    /// have been nowhere else. The first one keeps everything.
     pub capacities: Vec<Option<u64>>,
     /// A node that stays sick for a while when the other faults have stopped: the others must not wait for it.
     pub stays_sick: Option<usize>,
@@ -152,7 +153,7 @@ impl Draw {
 
     fn operations(&self) -> Vec<Operation> {
         if self.is_tight && self.below(6) == 0 {
-            return vec![Operation::Evict { node: self.node() }];
+            return vec![Operation::Evict { node: self.node(), bytes: 1 + self.below(100_000) }];
         }
         match self.below(24) {
             0 | 1 => self.death_while_fetching(),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::lies::{CursorLie, Lie};
-use crate::run::{Outcome, run};
+use crate::run::{Mesh, Outcome, run, run_and_look};
 use crate::scenario::{Harm, Operation, Scenario};
 
 /// Seeds of a plain `cargo test`: what takes about a minute on two processors, unoptimised.
@@ -128,4 +128,31 @@ fn what_a_peer_lied_about_arrives_in_the_end() {
             panic!("{lie:?} about {size} bytes: {error:?}");
         }
     }
+}
+
+#[test]
+fn a_node_with_half_the_room_keeps_the_newest() {
+    const ARTIFACTS: u64 = 40;
+    const BODY_BYTES: usize = 7_000;
+    let put = |key: u64| {
+        let node = usize::try_from(key % 2).expect("0 or 1");
+        Operation::Put { node, namespace: "ios", key, size: BODY_BYTES, content: 1, pause_ms: 0, once: false }
+    };
+    let mut operations = vec![Operation::Crash { node: 2 }];
+    operations.extend((0..ARTIFACTS).flat_map(|key| [put(key), Operation::Pass { ms: 100 }]));
+    operations.extend([Operation::Pass { ms: 10_000 }, Operation::Restart { node: 2 }]);
+    operations.push(Operation::Pass { ms: 10_000 });
+    let capacities = vec![None, None, Some(ARTIFACTS / 2 * 8192)];
+    let scenario =
+        Scenario { seed: 1, nodes: 3, seed_era: None, operations, restart_all: false, capacities, stays_sick: None };
+    let look = |mesh: &Mesh| {
+        let mut all: Vec<_> = mesh.holdings(0)?.into_values().collect();
+        all.sort_unstable();
+        let mut held: Vec<_> = mesh.holdings(2)?.into_values().collect();
+        held.sort_unstable();
+        anyhow::ensure!(held.len() * 5 >= all.len() * 2, "it keeps {} of {}", held.len(), all.len());
+        anyhow::ensure!(all.ends_with(&held), "what it keeps is not the newest: {held:?} of {all:?}");
+        Ok(())
+    };
+    run_and_look(&scenario, look).unwrap_or_else(|error| panic!("{error:?}"));
 }

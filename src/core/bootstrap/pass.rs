@@ -126,11 +126,6 @@ impl Pass<'_> {
             _ => Ok(()),
         }
     }
-
-    /// Whether to list on behind a page that is settled.
-    fn check_page(&self, settled: &PassSummary) -> Result<(), PassError> {
-        if settled.busy > 0 { Err(PassError::LeftAlone(self.peer.url.clone())) } else { self.check_circuit() }
-    }
 }
 
 /// One pass over a peer, reported from beginning to end. An error or an unclean summary means: retry the peer.
@@ -252,7 +247,10 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
         let settled = settled?;
         summary.add(&settled);
         source.page_settled().await?;
-        pass.check_page(&settled)?;
+        if settled.busy > 0 {
+            return Err(PassError::LeftAlone(pass.peer.url.clone()));
+        }
+        pass.check_circuit()?;
         listed = next?;
     }
     Ok(())
@@ -271,7 +269,6 @@ async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut Pa
         let (settled, rows) = settled?;
         summary.add(&settled);
         walk.page_settled().await?;
-        pass.check_page(&settled)?;
         let applied = settled.count(Outcome::Applied);
         // Everything behind it is older still.
         if settled.count(Outcome::BeyondCapacity) > 0 && applied == 0 {

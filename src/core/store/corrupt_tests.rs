@@ -40,40 +40,6 @@ fn a_manifest_that_does_not_decode_stops_no_open_no_verification_and_no_refetch(
 }
 
 #[test]
-fn what_a_replaced_manifest_that_did_not_decode_left_behind_goes_with_the_next_open() {
-    let bench = Bench::new();
-    let store = bench.open();
-    applied(&store, file_put(&bench, "ios", "file", &[1; 3000]));
-    applied(&store, local("ios", "inline", b"old"));
-    applied(&store, file_put(&bench, "ios", "still bad", &[2; 3000]));
-    applied(&store, local("ios", "good", b"good"));
-    for key in ["file", "inline", "still bad"] {
-        spoil(&store.core().index, Table::Manifests, id("ios", key).as_bytes());
-    }
-    applied(&store, file_put(&bench, "ios", "file", &[3; 3000]));
-    applied(&store, local("ios", "inline", b"new"));
-    assert_eq!(store.stats().artifacts, 4, "none is counted twice");
-    drop(store);
-    let store = bench.open();
-    let files = || std::fs::read_dir(super::body_files::extent_path(&bench.layout(), 0)).unwrap().count();
-    // The body of the one that nobody replaced stays, with that of the replaced one.
-    assert_eq!(files(), 2);
-    applied(&store, local("ios", "still bad", b"mended"));
-    drop(store);
-    let store = bench.open();
-    assert_eq!(files(), 1);
-    let count = super::recount::recount(&store).unwrap();
-    assert_eq!((count.mismatches, count.artifacts, count.garbage), (Vec::<String>::new(), 4, 0));
-    assert_eq!(body(&store, "ios", "file").unwrap(), [3; 3000]);
-    assert_eq!(body(&store, "ios", "inline").unwrap(), b"new");
-    assert_eq!(body(&store, "ios", "good").unwrap(), b"good");
-    store.close().unwrap();
-    drop(store);
-    let (_, report) = Store::open(bench.options()).unwrap();
-    assert!(!report.counted, "it is repaired once");
-}
-
-#[test]
 fn a_log_row_that_does_not_decode_hides_none_behind_it() {
     let bench = Bench::new();
     let store = bench.open();

@@ -7,7 +7,7 @@
 //! Invariants: only the committer makes evaluations, one at a time, so what it reads stays true until the batch is
 //! written. Every manifest has exactly one row in `log`, `by_version` and `by_namespace`, and its body one owner.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::committer::{CommitOutcome, Operation, Put};
 use super::error::StoreError;
@@ -92,8 +92,6 @@ pub(crate) struct Evaluation<'a> {
     pub(super) wanted: HashMap<ArtifactId, WantedChange>,
     /// Rows of `stubs`: whether there is one, and what it says if that is known.
     pub(super) stubs: HashMap<ArtifactId, Option<Option<Stub>>>,
-    /// Artifacts whose manifest does not decode.
-    pub(super) undecodable: HashSet<ArtifactId>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -113,7 +111,6 @@ impl<'a> Evaluation<'a> {
             set: SetChanges::default(),
             wanted: HashMap::new(),
             stubs: HashMap::new(),
-            undecodable: HashSet::new(),
         }
     }
 

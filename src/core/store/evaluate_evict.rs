@@ -91,7 +91,7 @@ impl Evaluation<'_> {
         Ok(Verdict { outcome: Outcome::Evicted(moved), file: None })
     }
 
-    fn inline_body(&mut self, id: &ArtifactId, seq: Seq) -> Result<Option<(Record, BodyNo, Vec<u8>)>, StoreError> {
+    fn inline_body(&self, id: &ArtifactId, seq: Seq) -> Result<Option<(Record, BodyNo, Vec<u8>)>, StoreError> {
         let Some(record) = self.manifest(id)?.filter(|record| record.seq == seq) else { return Ok(None) };
         let Some(BodyPlace::Inline(body_no)) = record.body else { return Ok(None) };
         let bytes = self.core.index.get(Table::Bodies, &number_key(body_no.0))?.map(|bytes| bytes.to_vec());

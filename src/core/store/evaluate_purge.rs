@@ -67,7 +67,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The manifest whose current row in the log this is.
-    pub(super) fn record_at(&mut self, seq: Seq) -> Result<Option<(ArtifactId, Record)>, StoreError> {
+    pub(super) fn record_at(&self, seq: Seq) -> Result<Option<(ArtifactId, Record)>, StoreError> {
         let Some(bytes) = self.core.index.get(Table::Log, &number_key(seq.0))? else { return Ok(None) };
         let LogRow::Put { id, .. } = LogRow::decode(&bytes).map_err(|reason| corrupt("log", reason))? else {
             return Ok(None);

@@ -35,9 +35,6 @@ impl Evaluation<'_> {
             }
         }
         self.set_stub(&id, None);
-        if self.undecodable.remove(&id) {
-            self.state.replace_undecodable();
-        }
         self.add_rows(id, &record);
         self.count_body(&record, true);
         self.state.charge(self.core.charge_of(&record));
@@ -155,18 +152,11 @@ impl Evaluation<'_> {
     }
 
     /// The manifest as the group sees it. One that does not decode is replaced rather than in the way for ever.
-    pub(super) fn manifest(&mut self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
+    pub(super) fn manifest(&self, id: &ArtifactId) -> Result<Option<Record>, StoreError> {
         if let Some(known) = self.manifests.get(id) {
             return Ok(known.clone());
         }
-        match self.core.manifest(id) {
-            Err(StoreError::CorruptRow { table, reason }) => {
-                tracing::error!(%id, table, %reason, "store_row_corrupt");
-                self.undecodable.insert(*id);
-                Ok(None)
-            }
-            other => other,
-        }
+        self.core.readable_manifest(id)
     }
 
     pub(super) fn tombstone(&self, namespace: &str) -> Result<Option<u64>, StoreError> {

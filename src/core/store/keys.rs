@@ -107,7 +107,7 @@ impl Table {
 
 /// `meta`: head seq and counters, in every batch. 1: head seq, 2: artifacts, 3: body bytes, 4: evicted floor, ms,
 /// 5: charges of all bodies that came in, 6: the epoch whose writer keeps the counters, 7: stubs, 8: evictions,
-/// 9: artifacts that expire, 10: 1 = to be repaired by the next open.
+/// 9: artifacts that expire.
 pub(crate) const META_STATE: &[u8] = b"state";
 /// `meta`: what the sweeper removed, in each of its batches. 1: charges, 2: 1 = to be counted anew.
 pub(crate) const META_SWEPT: &[u8] = b"swept";

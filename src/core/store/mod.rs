@@ -50,7 +50,6 @@ mod late_sync;
 mod maintenance;
 mod metadata_room;
 mod open;
-mod repair;
 mod state;
 mod stub_fold;
 mod stubs;

@@ -30,7 +30,6 @@ use super::late_sync::LateSync;
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
 use super::rebuild::{self, RebuildReport};
-use super::repair;
 use super::salvage;
 use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
@@ -61,14 +60,11 @@ pub(crate) struct Writer {
 pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenReport), StoreError> {
     let (mut identity, created) = find_or_make_identity(&options)?;
     let (index, rebuilt) = open_or_rebuild(&options, &mut identity)?;
-    let mut state = StateRow::load(&index)?;
+    let state = StateRow::load(&index)?;
+    let mut state = state;
     let unclean = read_run(&index)? == RUN_OPEN;
     let epoch = Epoch(options.rng.bytes());
     let mut batch = index.batch();
-    if state.needs_repair() {
-        // It takes no sequence number, so it may come before the epoch's row.
-        repair::repair(&index, &options.layout)?;
-    }
     let counted = keep_counters(&index, identity.block_bytes, &mut state, &mut batch)?;
     state.set_counted_under(epoch);
     batch.put(Table::Meta, META_STATE, &state.encode());
@@ -239,10 +235,9 @@ fn keep_counters(
     batch: &mut Batch<'_>,
 ) -> Result<bool, StoreError> {
     let newest = epochs::current(index)?.map(|(epoch, _)| epoch);
-    if !state.needs_repair() && charge::are_kept(state, &SweptRow::load(index)?, newest) {
+    if charge::are_kept(state, &SweptRow::load(index)?, newest) {
         return Ok(false);
     }
-    state.set_repaired();
     charge::count_anew(index, block_bytes, state)?;
     batch.put(Table::Meta, META_SWEPT, &SweptRow::default().encode());
     Ok(true)

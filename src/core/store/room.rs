@@ -153,6 +153,7 @@ impl RoomKeeper {
             }
             Err(error) => {
                 // Full as it may be: the committer releases the ballast for it, so this is trouble of another kind.
+                tracing::warn!(%error, "eviction_failed");
                 look.status.error = Some(format!("eviction failed: {error}"));
                 look.status.is_exhausted = true;
             }

@@ -61,9 +61,8 @@ impl RoomWorker {
             pause = match look {
                 Ok(look) => publish(&watch, look),
                 Err(error) => {
-                    let error = format!("the volume cannot be measured: {error}");
-                    note_error(&watch, Some(&error));
-                    watch.publish_error(error);
+                    tracing::warn!(%error, "volume_not_measured");
+                    watch.publish_error(format!("the volume cannot be measured: {error}"));
                     LOOK_INTERVAL
                 }
             };
@@ -80,15 +79,6 @@ fn publish(watch: &SpaceWatch, look: Look) -> Duration {
         let (stage, free_bytes) = (status.stage, status.free_bytes);
         tracing::warn!(?before, ?stage, free_bytes, capacity_bytes = status.capacity_bytes, "space_stage_changed");
     }
-    note_error(watch, status.error.as_deref());
     watch.publish(status, room);
     if is_short { SHORT_LOOK_INTERVAL } else { LOOK_INTERVAL }
-}
-
-/// One line for each trouble, however often it is met.
-fn note_error(watch: &SpaceWatch, error: Option<&str>) {
-    let before = watch.status().and_then(|status| status.error);
-    if let Some(error) = error.filter(|error| before.as_deref() != Some(*error)) {
-        tracing::warn!(%error, "room_not_kept");
-    }
 }

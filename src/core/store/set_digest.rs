@@ -109,11 +109,6 @@ impl SetDigest {
     }
 }
 
-/// Has the next open count anew.
-pub(crate) fn forget(batch: &mut Batch<'_>) {
-    batch.delete(Table::Buckets, KEPT);
-}
-
 /// What a group changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SetChanges([SetBucket; BUCKETS]);

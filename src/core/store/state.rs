@@ -121,21 +121,6 @@ impl StateRow {
         self.0.set_number(4, self.evicted_floor_ms().max(version_ms));
     }
 
-    /// A manifest that says nothing of what belongs to it is replaced: it counts no more, and the next open looks for
-    /// what it left.
-    pub(crate) fn replace_undecodable(&mut self) {
-        self.0.set_number(2, self.artifacts().saturating_sub(1));
-        self.0.set_number(10, 1);
-    }
-
-    pub(crate) fn needs_repair(&self) -> bool {
-        self.0.number(10) != 0
-    }
-
-    pub(crate) fn set_repaired(&mut self) {
-        self.0.set_number(10, 0);
-    }
-
     /// Counts an artifact in.
     pub(crate) fn add(&mut self, record: &Record) {
         self.0.set_number(2, self.artifacts().saturating_add(1));

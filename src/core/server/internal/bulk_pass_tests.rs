@@ -324,8 +324,7 @@ async fn a_stalled_stream_of_one_peer_holds_up_the_pass_over_another_for_seconds
     };
     let (_, (waiting, took)) = tokio::join!(stalled, over_good);
     assert!(node.holds(&late));
-    // Two seconds for a walk that stands still, and the patience for what it is fetching.
-    assert!(waiting > 0 && took <= Duration::from_secs(18), "{waiting} noted after {took:?}");
+    assert!(waiting > 0 && took <= Duration::from_secs(16), "{waiting} noted after {took:?}");
     node.engine.set_usable_peers(vec![good.as_peer()]);
     assert!(node.pass_over(&good).await.is_clean(), "what was noted is tried again");
 }
