@@ -74,7 +74,11 @@ async fn a_batch_is_not_synced_until_later_and_a_local_write_takes_it_along() {
     let store = Arc::new(bench.open());
     let is_open = |store: &Store| {
         let open = Cell::new(false);
-        store.core().late_sync.sync(|| Ok(open.set(true))).unwrap();
+        let sync = || {
+            open.set(true);
+            Ok(())
+        };
+        store.core().late_sync.sync(sync).unwrap();
         open.get()
     };
     let batch = || vec![replicated_put("ios", "a", b"one", NOW_MS)];
