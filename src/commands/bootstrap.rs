@@ -347,7 +347,8 @@ fn exit_code(caught_up: &CatchUp, args: &BootstrapArgs, config: &Config) -> Resu
 fn code_of(report: &BootstrapReport) -> ExitCode {
     let is_unreached = report.peers.iter().any(|peer| peer.error.is_some());
     let is_stopped = report.stopped_by.is_some();
-    if report.peers.is_empty() {
+    // A run that was stopped early may not have come to its first peer.
+    if report.peers.is_empty() && !is_stopped {
         ExitCode::NoPeer
     } else if report.failed > 0 || report.waiting_for_peer > 0 || is_unreached || is_stopped {
         ExitCode::Partial

@@ -24,8 +24,9 @@ use crate::core::base::disk::VolumeSpace;
 /// from disks with less than a tenth free.
 const TARGET_PERCENT: u64 = 10;
 
-/// This much free is enough for a volume of any size: some seconds of writes at the speed of a fast disk.
-const TARGET_BYTES_MAX: u64 = 8 << 30;
+/// This much free is enough for a volume of any size: some seconds of writes at the speed of a fast disk. More would
+/// have a node on a workstation's large and nearly full disk give up its cache for nothing.
+const TARGET_BYTES_MAX: u64 = 2 << 30;
 
 /// What of a volume artifacts may take at most, however large it is: filesystems fragment beyond.
 const VOLUME_SHARE_PERCENT: u64 = 95;

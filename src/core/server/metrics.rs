@@ -183,24 +183,11 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// Adds the families to a registry; each label combination exists from the start.
     pub fn new(registry: &MetricsRegistry) -> Self {
-        let by_producer = |name: &str, help: &str| {
-            let family = registry.counters(name, help, &["producer", "result"]);
-            for producer in Producer::ALL {
-                for result in ArtifactResult::ALL {
-                    family.with_label_values(&[producer.name(), result.name()]);
-                }
-            }
-            family
+        let reads_or_writes = |name: &str, help: &str| {
+            by_producer(registry, (name, help), &ArtifactResult::ALL.map(ArtifactResult::name))
         };
-        let egress = |name: &str, help: &str| {
-            let family = registry.counters(name, help, &["producer", "result"]);
-            for producer in Producer::ALL {
-                for result in EgressResult::ALL {
-                    family.with_label_values(&[producer.name(), result.name()]);
-                }
-            }
-            family
-        };
+        let egress =
+            |name: &str, help: &str| by_producer(registry, (name, help), &EgressResult::ALL.map(EgressResult::name));
         Self {
             requests: registry.counters(
                 "kura_http_requests_total",
@@ -220,10 +207,10 @@ impl ServerMetrics {
             connections: registry.gauge("kura_http_open_connections", "Open connections on the public port."),
             internal_connections: registry
                 .gauge("kura_internal_open_connections", "Open connections on the port for peers."),
-            reads: by_producer("kura_artifact_reads_total", "Artifact reads by clients of this node."),
-            writes: by_producer("kura_artifact_writes_total", "Artifact writes by clients of this node."),
-            read_bytes: by_producer("kura_artifact_read_bytes_total", "Bytes of artifacts read by clients."),
-            write_bytes: by_producer("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
+            reads: reads_or_writes("kura_artifact_reads_total", "Artifact reads by clients of this node."),
+            writes: reads_or_writes("kura_artifact_writes_total", "Artifact writes by clients of this node."),
+            read_bytes: reads_or_writes("kura_artifact_read_bytes_total", "Bytes of artifacts read by clients."),
+            write_bytes: reads_or_writes("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
             egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
             egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
             closures: by_closure(registry),
@@ -278,6 +265,14 @@ impl ServerMetrics {
         self.egress.with_label_values(&labels).inc();
         self.egress_bytes.with_label_values(&labels).inc_by(bytes);
     }
+}
+
+fn by_producer(registry: &MetricsRegistry, (name, help): (&str, &str), results: &[&str]) -> IntCounterVec {
+    let family = registry.counters(name, help, &["producer", "result"]);
+    for producer in Producer::ALL {
+        results.iter().for_each(|result| drop(family.with_label_values(&[producer.name(), result])));
+    }
+    family
 }
 
 fn by_closure(registry: &MetricsRegistry) -> IntCounterVec {

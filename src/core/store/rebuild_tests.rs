@@ -11,7 +11,7 @@ use super::integrity::{HashBodies, VerifyRequest, verify};
 use super::record::BodyPlace;
 use super::store_tests::{Bench, NOW_MS, applied, body, id, local, outcome, replicated};
 use super::*;
-use crate::core::base::disk::{Disk, DiskOperation, FaultDisk, RealDisk};
+use crate::core::base::disk::{Disk, DiskOperation, FaultDisk, RealDisk, VolumeSpace};
 use crate::core::base::ids::{BodyNo, Seq};
 use crate::core::store::record::Record;
 
@@ -94,7 +94,14 @@ fn a_lost_index_is_made_anew_from_files_and_nothing_deleted_comes_back() {
 
 #[test]
 fn it_is_made_anew_when_asked_for_and_the_old_one_is_kept_for_a_look() {
-    let bench = Bench::new();
+    let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk)));
+    let space = RealDisk.space(std::path::Path::new("/")).unwrap();
+    disk.set_space(Some(VolumeSpace {
+        available_bytes: space.total_bytes / 2,
+        free_bytes: space.total_bytes / 2,
+        ..space
+    }));
+    let bench = Bench::on(disk);
     filled(&bench);
     Store::request_rebuild(&bench.options()).unwrap();
     let read_only = Store::open_read_only(bench.options());
