@@ -48,7 +48,7 @@ enum Change {
 fn body(writer: u64, key: u64, round: u64) -> Vec<u8> {
     let seed = (writer << 48) | (key << 32) | round;
     // Most lie inside the index, some are files of their own.
-    let length = SplitMix::new(seed).next() % if round % 3 == 0 { 200_000 } else { 5_000 };
+    let length = SplitMix::new(seed).next() % if round.is_multiple_of(3) { 200_000 } else { 5_000 };
     SeededBody::new(seed, 1 + length).into_vec()
 }
 
@@ -68,7 +68,7 @@ fn write(writer: u64, client: Client, ledger: &Mutex<Ledger>, stop: &AtomicBool)
             return;
         }
         let key = random.next() % KEYS;
-        let change = if random.next() % 12 == 0 { Change::Delete } else { Change::Put { key, round } };
+        let change = if random.next().is_multiple_of(12) { Change::Delete } else { Change::Put { key, round } };
         lock(ledger).under_way = Some(change);
         let reply = match change {
             Change::Put { .. } => client.put(&path(writer, key), &body(writer, key, round)),

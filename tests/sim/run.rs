@@ -121,6 +121,7 @@ impl Mesh {
             Operation::Restart { node } => self.nodes[node].start()?,
             Operation::Skew { node, skew_ms } => self.nodes[node].clock.set_skew_ms(skew_ms),
             Operation::Pass { ms } => self.pass(Duration::from_millis(ms)).await?,
+            Operation::Evict { node, bytes } => self.nodes[node].evict(bytes)?,
             Operation::Wipe { .. }
             | Operation::Snapshot { .. }
             | Operation::Restore { .. }
