@@ -115,7 +115,7 @@ fn turns_over(kind: Kind, bytes: u64, lengths: &[u64]) {
         assert_eq!(status_of(&node, &format!("k-{number}")), 200, "the newest stay");
     }
     let kept = metric(&node, "kura_store_charged_bytes", &[]) as u64;
-    assert!(kept > 20 * MIB, "only {} KiB are kept", kept >> 10);
+    assert!(kept > 16 * MIB, "only {} KiB are kept", kept >> 10);
     eventually("room and ballast again", PATIENCE, || {
         let (free, ballast) = (volume.free_bytes(), ballast_bytes(&node));
         if free >= 5 * MIB && ballast >= 3 * MIB { Ok(()) } else { Err(format!("{free} free, {ballast} of ballast")) }
@@ -272,8 +272,10 @@ fn is_released_by_command(kind: Kind) {
     assert!(freed["free_bytes_after"].as_u64() >= Some(3 * MIB), "{freed}");
     let (code, again, stderr) = report(&["reclaim-staging", "--release-ballast", "--yes", "--output", "json"]);
     assert_eq!((code, &again["ballast_released"]), (Some(0), &false.into()), "{stderr}");
+    // What it holds may have to make room for what must be free; what is written now stays.
     node.start_ready();
-    assert_eq!(status_of(&node, "k-0"), 200);
+    put_patiently(&node, "after", 100_000);
+    assert_eq!(status_of(&node, "after"), 200);
 }
 
 #[test]

@@ -118,6 +118,14 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Whether the peer is asked for more bodies behind a page that went like this.
+    fn check_peer(&self, settled: &PassSummary) -> Result<(), PassError> {
+        if settled.busy > 0 {
+            return Err(PassError::LeftAlone(self.peer.url.clone()));
+        }
+        self.check_circuit()
+    }
+
     /// Whether the peer is asked for bodies now; a dry run asks for none.
     fn check_circuit(&self) -> Result<(), PassError> {
         let refusal = self.engine.circuits.refusal(&self.peer.url, self.engine.clock.monotonic());
@@ -247,10 +255,7 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
         let settled = settled?;
         summary.add(&settled);
         source.page_settled().await?;
-        if settled.busy > 0 {
-            return Err(PassError::LeftAlone(pass.peer.url.clone()));
-        }
-        pass.check_circuit()?;
+        pass.check_peer(&settled)?;
         listed = next?;
     }
     Ok(())
@@ -269,6 +274,7 @@ async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut Pa
         let (settled, rows) = settled?;
         summary.add(&settled);
         walk.page_settled().await?;
+        pass.check_peer(&settled)?;
         let applied = settled.count(Outcome::Applied);
         // Everything behind it is older still.
         if settled.count(Outcome::BeyondCapacity) > 0 && applied == 0 {

@@ -43,14 +43,14 @@ fn levels_and_ballast_are_ordered_and_a_small_part_of_any_volume() {
 fn capacity_is_the_smallest_of_setting_share_and_what_is_free() {
     let total = 100 * GIB;
     let of = |setting, free, charged| capacity(setting, &measured(total, free, charged), &needs(total));
-    let empty = of(None, 99 * GIB, 0);
-    assert_eq!((empty.bound, empty.bytes), (Bound::FreeSpace, 91 * GIB));
-    assert_eq!(of(Some(20 * GIB), 99 * GIB, 0), Capacity { bytes: 20 * GIB, bound: Bound::Setting });
-    assert_eq!(of(Some(200 * GIB), 99 * GIB, 0), empty, "a setting does not make the volume larger");
-    assert_eq!(of(None, 49 * GIB, 50 * GIB), empty, "what is kept is room as well");
+    let empty = of(None, 94 * GIB, 0);
+    assert_eq!((empty.bound, empty.bytes), (Bound::FreeSpace, 92 * GIB));
+    assert_eq!(of(Some(20 * GIB), 94 * GIB, 0), Capacity { bytes: 20 * GIB, bound: Bound::Setting });
+    assert_eq!(of(Some(200 * GIB), 94 * GIB, 0), empty, "a setting does not make the volume larger");
+    assert_eq!(of(None, 44 * GIB, 50 * GIB), empty, "what is kept is room as well");
     let shared = of(None, 19 * GIB, 50 * GIB);
-    assert_eq!(shared, Capacity { bytes: 61 * GIB, bound: Bound::FreeSpace }, "30 GiB of others shrink it");
-    assert_eq!(of(None, 0, 5 * GIB), Capacity::default(), "nothing is left of it once others have taken all");
+    assert_eq!(shared, Capacity { bytes: 67 * GIB, bound: Bound::FreeSpace }, "30 GiB of others shrink it");
+    assert_eq!(of(None, 0, GIB), Capacity::default(), "nothing is left of it once others have taken all");
     let quota = capacity(None, &measured(10 * GIB, 10 * GIB, 0), &needs(10 * GIB));
     assert!(quota.bytes < 10 * GIB, "{quota:?}: a quota is a smaller volume");
     let huge = capacity(None, &measured(1000 * GIB, 1000 * GIB, 0), &needs(1000 * GIB));

@@ -102,10 +102,10 @@ fn where_staging_is_not_enough_the_ballast_is_named_too() {
 fn nearly_full_is_where_catching_up_rests_and_never_with_plenty_of_bytes() {
     let root = tempfile::tempdir().unwrap();
     let status = |total, free| look(&DiskNearfull, &context_with_space(root.path(), total, free, (0, 0))).status;
-    assert_eq!(status(50 * GIB, 2 * GIB), Status::Warn);
-    assert_eq!(status(50 * GIB, 3 * GIB), Status::Ok);
-    assert_eq!(status(10_000 * GIB, 4 * GIB), Status::Warn);
-    assert_eq!(status(10_000 * GIB, 20 * GIB), Status::Ok);
+    assert_eq!(status(50 * GIB, GIB), Status::Warn);
+    assert_eq!(status(50 * GIB, 2 * GIB), Status::Ok);
+    assert_eq!(status(10_000 * GIB, GIB), Status::Warn);
+    assert_eq!(status(10_000 * GIB, 5 * GIB), Status::Ok);
 }
 
 #[test]

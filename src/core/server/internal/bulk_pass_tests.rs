@@ -324,7 +324,8 @@ async fn a_stalled_stream_of_one_peer_holds_up_the_pass_over_another_for_seconds
     };
     let (_, (waiting, took)) = tokio::join!(stalled, over_good);
     assert!(node.holds(&late));
-    assert!(waiting > 0 && took <= Duration::from_secs(16), "{waiting} noted after {took:?}");
+    // 15 s for what is on its way elsewhere, and 2 s for the other walk to keep step.
+    assert!(waiting > 0 && took <= Duration::from_secs(18), "{waiting} noted after {took:?}");
     node.engine.set_usable_peers(vec![good.as_peer()]);
     assert!(node.pass_over(&good).await.is_clean(), "what was noted is tried again");
 }
