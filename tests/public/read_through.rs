@@ -22,6 +22,7 @@ const LONG: usize = 3 << 20;
 
 /// Where bodies of peers are asked for.
 const ARTIFACTS: &str = "/_internal/bootstrap/artifacts/";
+const BULK: &str = "/_internal/bulk";
 
 /// Decides by the peer that is asked for a body.
 pub type BodyFault = Arc<dyn Fn(&str) -> Option<LinkFault> + Send + Sync>;
@@ -273,6 +274,10 @@ async fn a_complete_node_asks_nobody_for_a_miss_but_for_what_is_wanted() {
     let (count, held_back) = (Arc::clone(&asked), Arc::new(std::sync::atomic::AtomicBool::new(true)));
     let holds = Arc::clone(&held_back);
     links.set_rule(Some(Arc::new(move |request| {
+        if request.path_and_query.starts_with(BULK) {
+            // Bodies come one by one, so that one of them can be held back.
+            return Some(LinkFault::Status(StatusCode::NOT_FOUND));
+        }
         if !request.path_and_query.starts_with(ARTIFACTS) {
             return None;
         }

@@ -231,7 +231,7 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
         ends.note_at_hand(&end);
     }
     let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
-    let (small, large): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(|item| travels_in_bulk(&pass.peer, item));
+    let (small, large): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(|item| travels_in_bulk(pass.peer, item));
     tokio::try_join!(
         ends.settle_each(others, WITHOUT_REQUEST_CONCURRENCY),
         ends.settle_each(large, pass.engine.concurrency),

@@ -76,7 +76,7 @@ fn when_too_little_is_free_the_oldest_go_until_enough_is_and_no_more() {
         world.look(free + freed);
     }
     assert_eq!(freed, before - world.store.stats().charged_bytes, "it comes to an end");
-    assert!(freed >= MIB / 2 && freed < 2 * MIB, "{freed}");
+    assert!((MIB / 2..2 * MIB).contains(&freed), "{freed}");
     assert!(body(&world.store, "ios", "k0").is_none() && body(&world.store, "ios", "k39").is_some());
 }
 

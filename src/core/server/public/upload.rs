@@ -101,7 +101,7 @@ async fn store(
             return (Err(problem), discard(node, headers, body, target.rule.discard_max));
         }
     };
-    match receive_and_commit(node, target, headers, &mut body, writer).await {
+    match receive_and_commit(node, target, headers, &mut body, *writer).await {
         Ok((stored, bytes)) => {
             node.server_metrics.write(producer, ArtifactResult::Ok, bytes);
             (Ok(stored), false)
@@ -124,7 +124,7 @@ pub fn wake_if_full(node: &NodeContext, problem: &Problem) {
 /// Whether a body is taken at all.
 enum Admission {
     /// Here is where it goes.
-    Write(BodyWriter),
+    Write(Box<BodyWriter>),
     /// Write-once and already there.
     Existing,
 }
@@ -145,7 +145,7 @@ async fn admit(node: &NodeContext, target: &Target, length: Option<u64>) -> Resu
     require_room(node, length).await?;
     let sha256 = target.sha256.is_some();
     let spec = BodySpec { area: AreaKind::Uploads, class: BudgetClass::Client, length, length_max, sha256 };
-    Ok(Admission::Write(node.staging.begin(spec).await?))
+    Ok(Admission::Write(Box::new(node.staging.begin(spec).await?)))
 }
 
 /// Room for a body on its way in; eviction makes it within a bounded wait, before anything is refused.
