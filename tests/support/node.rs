@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -138,7 +139,7 @@ impl Node {
                 command.env_remove(name);
             }
         }
-        command.args(arguments).envs(self.settings.iter().map(|(name, value)| (format!("KURA_{name}"), value)));
+        command.args(arguments).envs(self.environment());
         command
     }
 
@@ -149,16 +150,41 @@ impl Node {
 
     /// Starts the process; does not wait for anything.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "{} runs already", self.name);
+        self.start_as(None);
+    }
+
+    /// Starts it as another user, of the group of the same number.
+    pub fn start_as(&mut self, user: Option<u32>) {
+        let mut command = self.command(&["serve"]);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        self.spawn(command);
+    }
+
+    /// Starts it by a line for a shell that finds its commands on `path`.
+    pub fn start_by(&mut self, line: &str, path: &str) {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {line}")]).envs(self.environment()).env("PATH", path);
+        self.spawn(command);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        assert!(!self.is_running(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).expect("opening the log");
-        let child = self
-            .command(&["serve"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("sharing the log"))
-            .stderr(log)
-            .spawn()
-            .expect("starting kura serve");
+        let shared = log.try_clone().expect("sharing the log");
+        let child = command.stdin(Stdio::null()).stdout(shared).stderr(log).spawn().expect("starting kura serve");
         self.child = Some(child);
+    }
+
+    /// Whether its process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_some() && self.exited().is_none()
+    }
+
+    /// Its settings as variables.
+    pub fn environment(&self) -> impl Iterator<Item = (String, &String)> {
+        self.settings.iter().map(|(name, value)| (format!("KURA_{name}"), value))
     }
 
     /// Waits until `/ready` answers 200.
