@@ -209,58 +209,102 @@ complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -l no-input -
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s q -l quiet -d 'Say less on stderr'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s v -l verbose -d 'Say more on stderr; twice for everything'
 complete -c kura -n "__fish_kura_using_subcommand reclaim-staging" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l only -d 'Run only these checks or categories' -r
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l skip -d 'Leave these checks or categories out' -r
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l fail-on -d 'What ends with exit code 3' -r -f -a "warn\t'Warnings end with exit code 3, too'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l only -d 'Run only these checks or categories' -r
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l skip -d 'Leave these checks or categories out' -r
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l fail-on -d 'What ends with exit code 3' -r -f -a "warn\t'Warnings end with exit code 3, too'
 fail\t'Only failures do'"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l verify -d 'How many bodies to read and hash' -r -f -a "none\t'Read no bodies'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l verify -d 'How many bodies to read and hash' -r -f -a "none\t'Read no bodies'
 sample\t'Read a few'
 all\t'Read each one'"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l explain -d 'Print the runbook of a code and look at nothing' -r
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l output -d 'How to show the result' -r -f -a "table\t'Everything, for people'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l explain -d 'Print the runbook of a code and look at nothing' -r
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l output -d 'How to show the result' -r -f -a "table\t'Everything, for people'
 short\t'Only what is not ok'
 json\t'One JSON document'"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
 process\t''"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l region -d 'The region this node says it is in [default: local]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l region -d 'The region this node says it is in [default: local]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
 json\t''"
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l offline -d 'Look at files only: ask neither a running node nor peers'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l online -d 'Insist on a running node: that none answers is an error'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l list -d 'List all checks and look at nothing'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -l no-input -d 'Never ask; what would need an answer is refused'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -s q -l quiet -d 'Say less on stderr'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -s v -l verbose -d 'Say more on stderr; twice for everything'
-complete -c kura -n "__fish_kura_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l offline -d 'Look at files only: ask neither a running node nor peers'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l online -d 'Insist on a running node: that none answers is an error'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l list -d 'List all checks and look at nothing'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l no-input -d 'Never ask; what would need an answer is refused'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -s q -l quiet -d 'Say less on stderr'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -s v -l verbose -d 'Say more on stderr; twice for everything'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -f -a "artifact" -d 'Explain one artifact: where it is, whether its bytes match, who has it, and why it is not here'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l output -d 'How to show the result' -r -f -a "table\t'Everything, for people'
+short\t'Only what is not ok'
+json\t'One JSON document'"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l data-dir -d 'Where everything durable lies [default: $XDG_STATE_HOME/kura or ~/.local/state/kura]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l tmp-dir -d 'Where bodies are staged; on the volume of the data dir [default: tmp in the data dir]' -r -f -a "(__fish_complete_directories)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l tmp-dir-max-bytes -d 'The staging budget [default: 8GiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l cas-capacity-bytes -d 'Upper bound on stored artifacts [default: what the volume allows]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l durability -d 'What an acknowledged write survives: power loss, or the death of the process [default: power]' -r -f -a "power\t''
+process\t''"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l inline-max-bytes -d 'Bodies up to this size lie inside the index, larger ones are files [default: 32KiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l max-keyvalue-bytes -d 'Largest key-value entry and inline body from a peer [default: 1MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l multipart-upload-ttl-ms -d 'A multipart upload without progress for this long is dropped [default: 15m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l metadata-store-read-cache-bytes -d 'The index\'s block cache [default: memory / 32, from 16 MiB to 128 MiB]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l metadata-store-max-open-files -d 'The index\'s open files, -1 for no bound [default: half of the file limit, from 128 to 1024]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l bind -d 'The address both listeners bind to [default: 127.0.0.1]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l port -d 'The port for build tools, 0 for any free one [default: 4000]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l internal-port -d 'The port for peers, 0 for any free one [default: 7443]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l node-url -d 'Under which peers reach this node; its identity in the mesh [default: http://127.0.0.1:<internal port>]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l tenant-id -d 'The tenant whose artifacts this mesh holds; the same on all its nodes [default: default]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l region -d 'The region this node says it is in [default: local]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l drain-completion-timeout-ms -d 'How long a drain may take [default: 4m]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l peer -d 'A peer\'s base URL, its own allowed; repeat the flag, or separate by commas [default: none]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l discover -d 'A DNS name whose addresses are peers [default: none]' -r -f -a "(__fish_print_hostnames)"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l bootstrap-max-concurrent-peers -d 'Peers caught up from at the same time [default: 8]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l bootstrap-concurrency -d 'Artifacts fetched from one peer at the same time [default: 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l tokio-worker-threads -d 'Threads of the async runtime [default: CPUs, from 2 to 16]' -r -f
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l log-level -d 'error, warn, info, debug or trace, or a list such as info,kura::core::mesh=debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l log-format -d 'How log lines look [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l offline -d 'Look at files only: ask neither a running node nor peers'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l online -d 'Insist on a running node: that none answers is an error'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -l no-input -d 'Never ask; what would need an answer is refused'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -s q -l quiet -d 'Say less on stderr'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -s v -l verbose -d 'Say more on stderr; twice for everything'
+complete -c kura -n "__fish_kura_using_subcommand doctor; and __fish_seen_subcommand_from artifact" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kura -n "__fish_kura_using_subcommand completions" -l config -d 'A TOML file with settings [variable: KURA_CONFIG]' -r -F
 complete -c kura -n "__fish_kura_using_subcommand completions" -l color -d 'Colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::context::Context;
+use super::doctor_artifact as artifact;
 use super::exit::{CommandError, ExitCode};
 use super::render::doctor::{self as render, Style};
 use crate::core::base::clock::SystemClock;
 use crate::core::base::disk::RealDisk;
-use crate::core::config::nearest;
+use crate::core::config::{ConfigWarning, nearest};
 use crate::core::doctor::check::Category;
 use crate::core::doctor::checks;
 use crate::core::doctor::context::{Asked, Context as Look, Mode, Settings, Verify, World};
@@ -57,11 +58,14 @@ pub enum VerifyArg {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 nothing to do, 3 at least one failure, 4 a check could not run, 2 usage.")]
 pub struct DoctorArgs {
+    /// What to explain instead of checking everything.
+    #[command(subcommand)]
+    pub subject: Option<DoctorSubject>,
     /// Look at files only: ask neither a running node nor peers
-    #[arg(long, conflicts_with = "online")]
+    #[arg(long, global = true, conflicts_with = "online")]
     pub offline: bool,
     /// Insist on a running node: that none answers is an error
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub online: bool,
     /// Run only these checks or categories
     #[arg(long, value_name = "CODE|CATEGORY", value_delimiter = ',')]
@@ -82,8 +86,24 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "CODE")]
     pub explain: Option<String>,
     /// How to show the result
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: DoctorOutput,
+}
+
+/// What can be explained by itself.
+#[derive(Debug, Subcommand)]
+pub enum DoctorSubject {
+    /// Explain one artifact: where it is, whether its bytes match, who has it, and why it is not here
+    Artifact(ArtifactArgs),
+}
+
+/// One artifact, explained.
+#[derive(Debug, Args)]
+#[command(after_help = artifact::EXAMPLES)]
+pub struct ArtifactArgs {
+    /// Its id (64 hex digits), or its producer, namespace and key; without a namespace the producer's usual one
+    #[arg(required = true, num_args = 1..=3, value_name = "ID | PRODUCER [NAMESPACE] KEY")]
+    pub subject: Vec<String>,
 }
 
 /// Looks and says what was found.
@@ -91,6 +111,9 @@ pub struct DoctorArgs {
 /// # Errors
 /// Unknown codes, and an unwritable stdout. What is wrong with the node is an answer and no error.
 pub async fn run(args: DoctorArgs, context: &mut Context) -> Result<ExitCode, CommandError> {
+    if let Some(DoctorSubject::Artifact(subject)) = &args.subject {
+        return artifact::run(&args, subject, context).await;
+    }
     if let Some(code) = &args.explain {
         return explain(code, context);
     }
@@ -99,11 +122,7 @@ pub async fn run(args: DoctorArgs, context: &mut Context) -> Result<ExitCode, Co
     }
     let selection = Selection { only: selectors(&args.only)?, skip: selectors(&args.skip)? };
     let report = look(&args, selection, context).await?;
-    let exit = match report.summary.conclusion(fail_on(args.fail_on)) {
-        Conclusion::Clean => ExitCode::Done,
-        Conclusion::Findings => ExitCode::Findings,
-        Conclusion::Incomplete => ExitCode::ChecksIncomplete,
-    };
+    let exit = exit_of(report.summary.conclusion(fail_on(args.fail_on)));
     let style = Style { color: context.printer.color, width: context.printer.width };
     let text = match args.output {
         DoctorOutput::Table => render::full(&report, exit.code(), style),
@@ -112,6 +131,14 @@ pub async fn run(args: DoctorArgs, context: &mut Context) -> Result<ExitCode, Co
     };
     context.answer(&text)?;
     Ok(exit)
+}
+
+pub(super) fn exit_of(conclusion: Conclusion) -> ExitCode {
+    match conclusion {
+        Conclusion::Clean => ExitCode::Done,
+        Conclusion::Findings => ExitCode::Findings,
+        Conclusion::Incomplete => ExitCode::ChecksIncomplete,
+    }
 }
 
 fn fail_on(argument: FailOn) -> Severity {
@@ -123,15 +150,7 @@ fn fail_on(argument: FailOn) -> Severity {
 
 /// The checks block, each on a thread of its own, and are waited for on one of the runtime's blocking threads.
 async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Result<Report, CommandError> {
-    let settings = match &context.settings {
-        Ok(resolved) => Settings::Resolved(Arc::new(resolved.config.clone())),
-        Err(errors) => Settings::Invalid {
-            problems: errors.faults().iter().map(ToString::to_string).collect(),
-            data_dir: errors.folders().data_dir.clone(),
-            tmp_dir: errors.folders().tmp_dir.clone(),
-        },
-    };
-    let unread = context.settings.as_ref().map(|resolved| resolved.warnings.clone()).unwrap_or_default();
+    let (settings, unread) = settings_of(context);
     let asked = Asked { mode: mode(args), verify: verify(args.verify) };
     let world = world();
     let looked = tokio::task::spawn_blocking(move || {
@@ -141,7 +160,21 @@ async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Res
     looked.await.map_err(|error| CommandError::new(ExitCode::Unexpected, "the doctor itself failed").caused_by(error))
 }
 
-fn mode(args: &DoctorArgs) -> Mode {
+/// The settings as the checks take them, and what was set and has no effect.
+pub(super) fn settings_of(context: &Context) -> (Settings, Vec<ConfigWarning>) {
+    let settings = match &context.settings {
+        Ok(resolved) => Settings::Resolved(Arc::new(resolved.config.clone())),
+        Err(errors) => Settings::Invalid {
+            problems: errors.faults().iter().map(ToString::to_string).collect(),
+            data_dir: errors.folders().data_dir.clone(),
+            tmp_dir: errors.folders().tmp_dir.clone(),
+        },
+    };
+    let unread = context.settings.as_ref().map(|resolved| resolved.warnings.clone()).unwrap_or_default();
+    (settings, unread)
+}
+
+pub(super) fn mode(args: &DoctorArgs) -> Mode {
     match (args.offline, args.online) {
         (true, _) => Mode::Offline,
         (false, true) => Mode::Online,
@@ -157,7 +190,7 @@ fn verify(argument: VerifyArg) -> Verify {
     }
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World {
         clock: Arc::new(SystemClock::default()),
         disk: Arc::new(RealDisk),

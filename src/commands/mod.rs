@@ -8,6 +8,7 @@ pub mod cli;
 pub mod completions;
 pub mod context;
 pub mod doctor;
+pub mod doctor_artifact;
 pub mod entry;
 pub mod exit;
 pub mod fatal;

@@ -7,6 +7,8 @@
 mod support;
 
 #[cfg(test)]
+mod artifact;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod doctor;

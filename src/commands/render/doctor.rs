@@ -96,7 +96,7 @@ fn sign(status: Status) -> (&'static str, &'static str) {
     }
 }
 
-fn painted(text: &str, color: &str, style: Style) -> String {
+pub(super) fn painted(text: &str, color: &str, style: Style) -> String {
     if !style.color {
         return text.to_owned();
     }
@@ -154,7 +154,7 @@ fn fix(remedy: &Remedy, style: Style) -> String {
 }
 
 /// Words filled up to `width`, the first line starting at column `start` and the others at `indent`.
-fn wrapped(text: &str, start: usize, indent: usize, width: usize) -> String {
+pub(super) fn wrapped(text: &str, start: usize, indent: usize, width: usize) -> String {
     if width < indent + PROSE_COLUMNS_MIN {
         return text.to_owned();
     }

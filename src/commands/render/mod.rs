@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod bootstrap_progress;
 pub mod doctor;
+pub mod doctor_artifact;
 pub mod reclaim;
 pub mod reclaim_bar;
 pub mod table;

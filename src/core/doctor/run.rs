@@ -80,7 +80,8 @@ pub fn run(context: &Arc<Context>, selection: &Selection, checks: &[&'static dyn
     }
 }
 
-fn rfc3339(unix_ms: u64) -> String {
+/// A time as people and JSON read it.
+pub fn rfc3339(unix_ms: u64) -> String {
     let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
 }

@@ -187,6 +187,19 @@ pub(super) fn find(disk: &Arc<dyn Disk>, folder: &Path) -> Vec<FoundPartial> {
     found.collect()
 }
 
+/// The partial of an artifact, owned or not, without taking its lock: for tools that change nothing. At most `files_max`
+/// names are looked at; what cannot be read is passed over.
+pub fn look_for(folder: &Path, id: &ArtifactId, files_max: usize) -> Option<(PathBuf, PartialHeader)> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let paths = entries.filter(|entry| has_partial_name(&entry.file_name())).map(|entry| entry.path());
+    paths.take(files_max).find_map(|path| {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let file = File::options().read(true).custom_flags(flags).open(&path).ok()?;
+        let header = read_header(&file).ok()??;
+        (header.identity.id == *id).then_some((path, header))
+    })
+}
+
 /// Every file in a folder that has the name of a partial and that nobody owns, open and locked.
 pub fn unowned(folder: &Path) -> Vec<(PathBuf, File)> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };

@@ -12,6 +12,7 @@ pub mod committer;
 pub mod cursor;
 pub mod error;
 pub mod eviction;
+pub mod explain;
 pub mod footer;
 pub mod integrity;
 pub mod metrics;

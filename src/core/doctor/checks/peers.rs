@@ -215,12 +215,12 @@ async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>, clock: &dy
     Probes { own: (before - peers.len()) as u64, names_itself, peers, dns_error }
 }
 
-fn base_url(url: &str) -> String {
+pub(in crate::core::doctor) fn base_url(url: &str) -> String {
     url.trim().trim_end_matches('/').to_owned()
 }
 
 /// The addresses behind the discovery name, with scheme and port of this node's own URL.
-async fn discover(config: &Config) -> (Vec<String>, Option<(String, String)>) {
+pub(in crate::core::doctor) async fn discover(config: &Config) -> (Vec<String>, Option<(String, String)>) {
     let Some(name) = &config.discovery_dns_name else { return (Vec::new(), None) };
     let own = url::Url::parse(&config.node_url).ok();
     let scheme = own.as_ref().map_or("http", |own| own.scheme()).to_owned();

@@ -291,7 +291,7 @@ fn orphan_evidence(staged: &Staged, owned: u64, now_ms: u64) -> Evidence {
 }
 
 /// The largest whole unit: `9 d`, `3 h`, `20 min`, `5 s`.
-pub(super) fn age(ms: u64) -> String {
+pub(in crate::core::doctor) fn age(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0..120 => format!("{seconds} s"),

@@ -8,6 +8,7 @@ pub mod router;
 
 mod artifact;
 pub mod bulk;
+mod explain;
 mod feed;
 mod listing;
 mod query;
