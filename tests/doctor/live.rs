@@ -7,8 +7,17 @@ use crate::support::node::Node;
 use crate::support::traffic::Artifact;
 
 /// What is not looked at without peers.
-const ABOUT_PEERS: [&str; 6] =
-    ["PEERS_NONE", "PEERS_ONLY_SELF", "PEER_UNREACHABLE", "PEER_VERSION", "NODE_ID_DUPLICATE", "CLOCK_SKEW"];
+const ABOUT_PEERS: [&str; 9] = [
+    "PEERS_NONE",
+    "PEERS_ONLY_SELF",
+    "PEER_DNS",
+    "PEER_UNREACHABLE",
+    "PEER_ONE_WAY",
+    "PEER_VERSION",
+    "NODE_ID_DUPLICATE",
+    "CLOCK_SKEW",
+    "REPLICATION_STUCK",
+];
 
 #[test]
 fn a_healthy_node_is_quiet_and_is_left_as_it_was() {
@@ -92,7 +101,7 @@ fn a_node_that_was_killed_leaves_a_dead_socket_and_is_looked_at_offline() {
     let before = crate::doctor::listing(&node.data_dir());
     let diagnosis = Diagnosis::of(&node, &["--verify", "all"]);
     assert_eq!((diagnosis.code, diagnosis.report["vantage"].as_str()), (0, Some("offline")), "{}", diagnosis.report);
-    let asks_a_node = ["INDEX_WRITE_STOPPED", "NOT_READY"];
+    let asks_a_node = ["INDEX_WRITE_STOPPED", "NO_PROGRESS", "BREAKER_OPEN", "NOT_READY", "READY_BUT_EMPTY"];
     assert_eq!(diagnosis.with_status("skip"), [&["UPLOAD_SLOTS"], &ABOUT_PEERS[..], &asks_a_node].concat());
     assert_eq!(diagnosis.status("RUN_RECORD_STALE"), "warn");
     assert_eq!(crate::doctor::listing(&node.data_dir()), before);

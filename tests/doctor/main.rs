@@ -15,6 +15,8 @@ mod doctor;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod mesh;
+#[cfg(test)]
 mod offline;
 #[cfg(test)]
 mod volumes;

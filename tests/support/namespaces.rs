@@ -88,6 +88,12 @@ impl Network {
         self.inside(to, &["nft", "add", "rule", "ip", "faults", "in", &rule]);
     }
 
+    /// What one node begins to say to the other does not get through; it still answers what the other begins.
+    pub fn refuse_calls(&self, from: u8, to: u8) {
+        let rule = format!("iifname {MESH} ip saddr {} tcp flags & (syn | ack) == syn drop", self.mesh_address(from));
+        self.inside(to, &["nft", "add", "rule", "ip", "faults", "in", &rule]);
+    }
+
     /// Takes back what [`Network::lose`] and [`Network::silence`] did to a node.
     pub fn heal(&self, at: u8) {
         self.inside(at, &["nft", "flush", "chain", "ip", "faults", "in"]);

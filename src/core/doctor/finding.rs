@@ -91,18 +91,30 @@ codes! {
     PeersNone = "PEERS_NONE",
     /// The sources of peers name only this node.
     PeersOnlySelf = "PEERS_ONLY_SELF",
+    /// Names of peers do not resolve.
+    PeerDns = "PEER_DNS",
     /// Peers do not answer.
     PeerUnreachable = "PEER_UNREACHABLE",
+    /// Nodes reach each other in one direction only.
+    PeerOneWay = "PEER_ONE_WAY",
     /// Peers speak another version of the protocol.
     PeerVersion = "PEER_VERSION",
     /// Two nodes run with one store identity.
     NodeIdDuplicate = "NODE_ID_DUPLICATE",
     /// Peers' clocks differ from this one.
     ClockSkew = "CLOCK_SKEW",
+    /// What peers have does not come, try after try.
+    ReplicationStuck = "REPLICATION_STUCK",
     /// The running node has stopped writing to its index.
     IndexWriteStopped = "INDEX_WRITE_STOPPED",
+    /// The running node's store, or the node itself, does not move.
+    NoProgress = "NO_PROGRESS",
+    /// So many bodies are bad that none is withdrawn any more.
+    BreakerOpen = "BREAKER_OPEN",
     /// The running node does not take traffic.
     NotReady = "NOT_READY",
+    /// The running node takes traffic and has little of what its peers have.
+    ReadyButEmpty = "READY_BUT_EMPTY",
 }
 
 /// A text is not one of the codes.

@@ -65,6 +65,18 @@ pub struct ControlStatus {
     pub staging: StagingStatus,
     /// Requests in flight.
     pub inflight_requests: u64,
+    /// Stores whose requests reached this node lately; absent from a node that does not tell.
+    pub seen_inbound: Option<Vec<InboundStatus>>,
+}
+
+/// A store whose requests reached this node lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InboundStatus {
+    /// Which.
+    pub store_id: String,
+    /// How long ago the last of them came.
+    pub age_ms: u64,
 }
 
 /// Whether a node takes traffic, and why not.
@@ -73,6 +85,8 @@ pub struct ControlStatus {
 pub struct ReadinessStatus {
     /// What `/ready` answers.
     pub ready: bool,
+    /// Whether everything the peers had when this node joined is settled.
+    pub complete: bool,
     /// The seed era's state: joining, serving, draining.
     pub state: String,
     /// joining, complete, degraded, draining.
@@ -107,6 +121,16 @@ pub struct PeerStatus {
     pub last_advance_ms: Option<u64>,
     /// The last error.
     pub last_error: Option<String>,
+    /// The URL it gives itself.
+    pub node_url: String,
+    /// Its store, once it answered; kept while it does not.
+    pub store_id: Option<String>,
+    /// How its circuit stands: closed, half_open, open.
+    pub circuit: String,
+    /// Requests to it that failed in a row.
+    pub failures: u32,
+    /// Milliseconds until it is asked again, if it is left alone now.
+    pub next_try_in_ms: Option<u64>,
 }
 
 /// One step of start-up.
@@ -141,6 +165,16 @@ pub struct StoreStatus {
     pub body_bytes: u64,
     /// Why writes are stopped, if they are.
     pub write_stopped: Option<String>,
+    /// How long ago a lookup was answered, or first asked for in vain; absent from a node that does not tell.
+    pub heartbeat_age_ms: Option<u64>,
+    /// Bad bodies within a minute.
+    pub withdrawals_per_minute: u64,
+    /// The first of too many bad bodies, while none is withdrawn because of them.
+    pub breaker_open: Option<String>,
+    /// Until bodies are withdrawn again, while they are not.
+    pub breaker_closes_in_ms: u64,
+    /// The version of the oldest artifact; 0 = there is none.
+    pub oldest_version_ms: u64,
 }
 
 /// The room on the volume, as the node last saw it.

@@ -185,6 +185,17 @@ pub struct Transition {
     pub to: CircuitState,
 }
 
+/// How a circuit stands, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitView {
+    /// How it stands.
+    pub state: CircuitState,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Until the peer may be asked again, if it is left alone now.
+    pub retry_in: Option<Duration>,
+}
+
 /// The circuits of all peers; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Circuits {
@@ -199,6 +210,15 @@ impl Circuits {
     /// How the circuit of a peer stands.
     pub fn state(&self, peer: &str) -> CircuitState {
         self.peers().get(peer).map_or(CircuitState::Closed, Circuit::state)
+    }
+
+    /// How the circuit of a peer stands, with its failures and its next try.
+    pub fn view(&self, peer: &str, now: Duration) -> CircuitView {
+        let circuit = self.peers().get(peer).cloned().unwrap_or_default();
+        let retry_in = circuit.refusal(now).map(|refused| match refused {
+            Refused::Open { retry_in } | Refused::Resting { retry_in } => retry_in,
+        });
+        CircuitView { state: circuit.state(), failures: circuit.failures, retry_in }
     }
 
     /// How many stand so.

@@ -141,7 +141,8 @@ fn split_port(name: &str) -> (&str, Option<u16>) {
     }
 }
 
-fn host_of(name: &str) -> String {
+/// The name that the resolver is asked for.
+pub fn host_of(name: &str) -> String {
     split_port(name).0.to_owned()
 }
 

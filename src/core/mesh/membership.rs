@@ -337,6 +337,14 @@ impl Membership {
         inbound.iter().filter(|(_, last)| now.saturating_sub(**last) <= INBOUND_AGE_MAX).map(|(id, _)| *id).collect()
     }
 
+    /// The same with the time since each did so last.
+    pub fn inbound_ages(&self) -> Vec<(StoreId, Duration)> {
+        let now = self.parts.clock.monotonic();
+        let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let ages = inbound.iter().map(|(id, last)| (*id, now.saturating_sub(*last)));
+        ages.filter(|(_, age)| *age <= INBOUND_AGE_MAX).collect()
+    }
+
     /// Rounds until cancelled.
     pub async fn run(&self, cancel: &CancellationToken) {
         loop {

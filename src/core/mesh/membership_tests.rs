@@ -35,6 +35,7 @@ fn kura(name: &str, instance: u8, store: u8) -> StatusReply {
         features: Vec::new(),
         limits: PeerLimits { page_bytes_max: 1, page_rows_max: 1, body_bytes_max: 1 },
         now_ms: 1,
+        version: String::new(),
         state: TrafficState::Serving,
         complete: true,
         evicted_floor_ms: 0,

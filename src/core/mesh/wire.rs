@@ -124,6 +124,9 @@ pub struct KuraStatus {
     pub limits: PeerLimits,
     /// Its wall clock, Unix milliseconds.
     pub now_ms: u64,
+    /// The version of its binary, for people.
+    #[serde(default)]
+    pub version: String,
     /// The seed era's word for its state.
     pub state: TrafficState,
     /// Whether it has everything its peers had when it joined.

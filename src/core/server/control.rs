@@ -31,12 +31,13 @@ use tokio::sync::Semaphore;
 use super::node::NodeContext;
 use super::space_keeper;
 use super::startup_status::StepReport;
+use crate::core::base::ids::StoreId;
 use crate::core::doctor::live::{
-    CONTROL_SCHEMA, ControlStatus, PeerStatus, ReadinessStatus, STATUS_PATH, StagingStatus, StepStatus, StoreStatus,
-    with_short_path,
+    CONTROL_SCHEMA, ControlStatus, InboundStatus, PeerStatus, ReadinessStatus, STATUS_PATH, StagingStatus, StepStatus,
+    StoreStatus, with_short_path,
 };
 use crate::core::mesh::readiness::PeerProgress;
-use crate::core::store::StoreStats;
+use crate::core::store::Store;
 
 /// Connections at a time; one doctor needs one.
 const CONNECTIONS_MAX: usize = 8;
@@ -163,7 +164,7 @@ pub fn status_of(node: &NodeContext) -> ControlStatus {
         internal_address: addresses.map(|addresses| addresses.internal.to_string()),
         readiness: readiness_of(node),
         startup: node.startup.steps().into_iter().map(step_of).collect(),
-        store: node.store.current().map(|store| store_of(&store.stats())),
+        store: node.store.current().map(|store| store_of(node, &store)),
         space: space_keeper::status_of(node),
         staging: StagingStatus {
             reserved_bytes: node.staging.reserved_bytes(),
@@ -173,6 +174,7 @@ pub fn status_of(node: &NodeContext) -> ControlStatus {
             uploads_idle_max_s: uploads.idle_max_s,
         },
         inflight_requests: node.drain.inflight(),
+        seen_inbound: Some(node.membership.inbound_ages().into_iter().map(inbound_of).collect()),
     }
 }
 
@@ -180,15 +182,28 @@ fn readiness_of(node: &NodeContext) -> ReadinessStatus {
     let snapshot = node.readiness.snapshot();
     ReadinessStatus {
         ready: snapshot.ready,
+        complete: snapshot.complete,
         state: word_of(&snapshot.state),
         readiness: word_of(&snapshot.readiness),
         reasons: snapshot.reasons,
-        peers: snapshot.peers.into_iter().map(peer_of).collect(),
+        peers: snapshot.peers.into_iter().map(|peer| peer_of(node, peer)).collect(),
     }
 }
 
-fn peer_of(peer: PeerProgress) -> PeerStatus {
+fn inbound_of((store_id, age): (StoreId, Duration)) -> InboundStatus {
+    InboundStatus { store_id: store_id.to_string(), age_ms: ms(age) }
+}
+
+fn peer_of(node: &NodeContext, peer: PeerProgress) -> PeerStatus {
+    let circuit = node.readiness.circuits().view(&peer.url, node.seams.clock.monotonic());
+    let members = node.membership.watch();
+    let store_id = members.borrow().iter().find(|member| member.url == peer.url).and_then(|member| member.store_id());
     PeerStatus {
+        node_url: peer.node_url,
+        store_id: store_id.map(|store_id| store_id.to_string()),
+        circuit: circuit.state.name().to_owned(),
+        failures: circuit.failures,
+        next_try_in_ms: circuit.retry_in.map(ms),
         phase: word_of(&peer.phase),
         url: peer.url,
         reachable: peer.reachable,
@@ -217,14 +232,24 @@ fn step_of(step: StepReport) -> StepStatus {
     }
 }
 
-fn store_of(stats: &StoreStats) -> StoreStatus {
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn store_of(node: &NodeContext, store: &Store) -> StoreStatus {
+    let (stats, breaker) = (store.stats(), store.breaker());
     StoreStatus {
+        heartbeat_age_ms: Some(ms(node.store_beat.age(node.seams.clock.monotonic()))),
+        withdrawals_per_minute: breaker.per_minute as u64,
+        breaker_open: breaker.open,
+        breaker_closes_in_ms: ms(breaker.closes_in),
+        oldest_version_ms: stats.oldest_version_ms,
         store_id: stats.store_id.to_string(),
         epoch: stats.epoch.to_string(),
         head_seq: stats.head_seq.0,
         artifacts: stats.artifacts,
         body_bytes: stats.body_bytes,
-        write_stopped: stats.write_stopped.clone(),
+        write_stopped: stats.write_stopped,
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::drain::DrainState;
 use super::metrics::ServerMetrics;
 use super::startup_status::StartupStatus;
+use super::store_heartbeat::LastBeat;
 use crate::core::base::clock::{Clock, SystemClock};
 use crate::core::base::disk::{Disk, RealDisk};
 use crate::core::base::executor::{StoreExecutor, ThreadExecutor};
@@ -105,6 +106,8 @@ pub struct NodeContext {
     pub seams: Seams,
     /// The store, once it is open.
     pub store: StoreHandle,
+    /// When the store last answered.
+    pub store_beat: LastBeat,
     /// The room on the volume.
     pub space: SpaceWatch,
     /// The staging areas and their ledger.
@@ -177,6 +180,7 @@ impl NodeContext {
         Arc::new(Self {
             instance_id,
             store,
+            store_beat: LastBeat::default(),
             space,
             uploads: multipart_uploads(&config, &staging, &seams),
             staging,

@@ -26,6 +26,17 @@ struct State {
     first_reason: Option<String>,
 }
 
+/// How the breaker stands, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BreakerView {
+    /// Bodies found bad in the current window, or in the one that opened it.
+    pub per_minute: usize,
+    /// The first of them, while the breaker is open.
+    pub open: Option<String>,
+    /// Until it closes by itself, while it is open.
+    pub closes_in: Duration,
+}
+
 /// Counts withdrawals and says when to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
@@ -51,6 +62,18 @@ impl Breaker {
         false
     }
 
+    /// How it stands.
+    pub(crate) fn view(&self, now: Duration) -> BreakerView {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let closes_in = state.open_until.map(|until| until.saturating_sub(now)).unwrap_or_default();
+        let is_current = !closes_in.is_zero() || now.saturating_sub(state.window_started) < WINDOW;
+        BreakerView {
+            per_minute: if is_current { state.in_window.len() } else { 0 },
+            open: state.first_reason.clone().filter(|_| !closes_in.is_zero()),
+            closes_in,
+        }
+    }
+
     /// The first bad body's reason while the breaker is open.
     pub(crate) fn open_reason(&self, now: Duration) -> Option<String> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,9 +92,14 @@ mod tests {
         assert!((0..WITHDRAWALS_PER_MINUTE_MAX as u64).all(|n| breaker.allow(at(1), BodyNo(n), "short")));
         assert!(!breaker.allow(at(1), BodyNo(1000), "missing"));
         assert_eq!(breaker.open_reason(at(2)).as_deref(), Some("short"));
+        let view = breaker.view(at(101));
+        assert_eq!((view.per_minute, view.closes_in), (WITHDRAWALS_PER_MINUTE_MAX + 1, at(500)));
+        assert_eq!(view.open.as_deref(), Some("short"));
         assert!(!breaker.allow(at(600), BodyNo(1001), "missing"));
         assert!(breaker.allow(at(601), BodyNo(1002), "missing"));
         assert_eq!(breaker.open_reason(at(601)), None);
+        assert_eq!((breaker.view(at(602)).per_minute, breaker.view(at(602)).open), (1, None));
+        assert_eq!(breaker.view(at(700)), BreakerView::default());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::backfill::{BackfillPage, BackfillRequest};
+use super::breaker::BreakerView;
 use super::commit_queue::Message;
 use super::committer::{BatchTicket, CommitTicket, Operation, Put};
 use super::cursor::Cursor;
@@ -303,6 +304,11 @@ impl Store {
     /// Why bodies are not withdrawn at present, if they are not: the first of too many bad ones.
     pub fn breaker_open(&self) -> Option<String> {
         self.core.breaker.open_reason(self.core.options.clock.monotonic())
+    }
+
+    /// How the breaker of withdrawals stands.
+    pub fn breaker(&self) -> BreakerView {
+        self.core.breaker.view(self.core.options.clock.monotonic())
     }
 
     /// Measured bytes of the index's table files.

@@ -9,7 +9,11 @@ pub mod index;
 pub mod machine;
 pub mod mesh;
 pub mod node;
+pub mod node_store;
+pub mod one_way;
+pub mod peer_names;
 pub mod peers;
+pub mod replication;
 pub mod staging;
 pub mod volume;
 

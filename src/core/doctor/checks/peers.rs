@@ -1,7 +1,6 @@
 //! The other nodes: each is asked for its status once, and the answers are kept for all checks of this category.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,20 +8,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method, StatusCode};
 
+use super::peer_names::{NameAnswer, resolve_all};
 use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_CONNECT_TIMEOUT;
 use crate::core::config::Config;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
 use crate::core::doctor::context::Context;
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::mesh::discovery::{FixedResolver, PeerSources, discover_for_run, same_url};
 use crate::core::mesh::transport::{PeerRequest, PeerTransport, TransportError, TransportPhase};
 
 /// How long a peer may take for its status. It answers from memory; a peer that needs longer is in trouble.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the resolver may take.
-const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above all the timeouts of one exchange, so that the check tells which peer it was.
-const CHECK_LIMIT: Duration = Duration::from_secs(40);
+pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(40);
 /// Peers asked; a mesh is tens of nodes.
 const PEERS_MAX: usize = 512;
 /// Peers asked at the same time.
@@ -43,6 +42,8 @@ pub struct Probes {
     pub names_itself: bool,
     /// The DNS name could not be resolved: name and error.
     pub dns_error: Option<(String, String)>,
+    /// What the resolver said of each name that stands for a peer.
+    pub names: Vec<NameAnswer>,
 }
 
 /// One peer's answer.
@@ -66,6 +67,8 @@ pub struct PeerAnswer {
     pub node_url: String,
     /// Its tenant.
     pub tenant_id: String,
+    /// Its region.
+    pub region: String,
     /// What only kura says; absent from nodes of the seed era.
     pub kura: Option<KuraAnswer>,
 }
@@ -82,6 +85,20 @@ pub struct KuraAnswer {
     pub protocol: ProtocolAnswer,
     /// Its clock, Unix milliseconds.
     pub now_ms: u64,
+    /// The version of its binary; empty from a node that does not tell.
+    pub version: String,
+    /// What it can do beyond the base protocol.
+    pub features: Vec<String>,
+    /// joining, serving, draining.
+    pub state: String,
+    /// Whether it has everything its peers had when it joined.
+    pub complete: bool,
+    /// Live artifacts.
+    pub artifacts: u64,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+    /// Stores whose requests reached it within the last minute.
+    pub seen_inbound: Vec<String>,
 }
 
 /// The versions a node understands, both included.
@@ -147,8 +164,15 @@ pub(super) fn probes(context: &Context) -> Result<Result<&Probes, &'static str>,
     Ok(Ok(context.peers.get_or_init(|| runtime.block_on(ask_all(config, transport, clock)))))
 }
 
+/// Asks one peer again; `None` if it does not answer now.
+pub(super) fn ask_again(context: &Context, url: &str) -> Option<PeerAnswer> {
+    let transport = context.world.transport.as_ref()?;
+    let asked = probe(transport, context.world.clock.as_ref(), url.to_owned());
+    context.world.runtime.block_on(asked).answer.ok()
+}
+
 fn judged(probes: &Probes) -> Outcome {
-    let silent: Vec<String> = probes.peers.iter().filter_map(silent_line).chain(dns_line(probes)).collect();
+    let silent: Vec<String> = probes.peers.iter().filter_map(silent_line).collect();
     let answering = probes.peers.iter().filter(|probe| probe.answer.is_ok()).count();
     let total = answering + silent.len();
     let slowest = probes.peers.iter().map(|probe| probe.ms).max().unwrap_or(0);
@@ -157,7 +181,10 @@ fn judged(probes: &Probes) -> Outcome {
         .value("answering", answering)
         .value("own_addresses", probes.own)
         .value("slowest_ms", slowest);
-    if silent.is_empty() && total == 0 {
+    if total == 0 && probes.dns_error.is_some() {
+        return Outcome::skip("no address is known: the discovery name does not resolve");
+    }
+    if total == 0 {
         return Outcome::ok("every configured address is this node itself").evidence(evidence);
     }
     if silent.is_empty() {
@@ -178,10 +205,6 @@ fn silent_line(probe: &Probe) -> Option<String> {
     Some(format!("{}: {} failed after {} ms: {}", probe.url, trouble.phase, probe.ms, trouble.message))
 }
 
-fn dns_line(probes: &Probes) -> Option<String> {
-    probes.dns_error.as_ref().map(|(name, error)| format!("{name}: dns failed: {error}"))
-}
-
 fn remedy(probes: &Probes) -> Remedy {
     let first = probes.peers.iter().find_map(|probe| Some((&probe.url, probe.answer.as_ref().err()?)));
     match first {
@@ -197,46 +220,44 @@ fn remedy(probes: &Probes) -> Remedy {
             };
             Remedy::text(text).look(format!("curl -sv --max-time 10 {url}{STATUS_PATH}"))
         }
-        None => Remedy::text("the discovery name does not resolve: check the headless service and its selector"),
+        None => Remedy::text("check the list of peers"),
     }
-}
-
-async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>, clock: &dyn Clock) -> Probes {
-    let (discovered, dns_error) = discover(config).await;
-    let own = base_url(&config.node_url);
-    let configured = config.peers.iter().map(|url| base_url(url));
-    let mut urls: BTreeSet<String> = configured.chain(discovered).take(PEERS_MAX).collect();
-    let names_itself = urls.remove(&own);
-    let asked = futures_util::stream::iter(urls).map(|url| probe(transport, clock, url));
-    let mut peers: Vec<Probe> = asked.buffer_unordered(PEERS_AT_ONCE).collect().await;
-    let before = peers.len();
-    peers.retain(|probe| !probe.answer.as_ref().is_ok_and(|answer| base_url(&answer.node_url) == own));
-    peers.sort_by(|one, two| one.url.cmp(&two.url));
-    Probes { own: (before - peers.len()) as u64, names_itself, peers, dns_error }
 }
 
 pub(in crate::core::doctor) fn base_url(url: &str) -> String {
     url.trim().trim_end_matches('/').to_owned()
 }
 
-/// The addresses behind the discovery name, with scheme and port of this node's own URL.
-pub(in crate::core::doctor) async fn discover(config: &Config) -> (Vec<String>, Option<(String, String)>) {
-    let Some(name) = &config.discovery_dns_name else { return (Vec::new(), None) };
-    let own = url::Url::parse(&config.node_url).ok();
-    let scheme = own.as_ref().map_or("http", |own| own.scheme()).to_owned();
-    let port = own.as_ref().and_then(url::Url::port_or_known_default).unwrap_or(config.internal_port);
-    let resolved = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name.as_str(), port))).await;
-    match resolved {
-        Ok(Ok(addresses)) => {
-            let urls = addresses.map(|address| match address.ip() {
-                IpAddr::V4(ip) => format!("{scheme}://{ip}:{port}"),
-                IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{port}"),
-            });
-            (urls.collect(), None)
-        }
-        Ok(Err(error)) => (Vec::new(), Some((name.clone(), error.to_string()))),
-        Err(_) => (Vec::new(), Some((name.clone(), format!("no answer within {} s", DNS_TIMEOUT.as_secs())))),
-    }
+/// The addresses that the sources name, and what the resolver said of the names among them.
+pub(in crate::core::doctor) async fn discover(config: &Config) -> (Vec<String>, Vec<NameAnswer>) {
+    let names = resolve_all(config).await;
+    let sources = PeerSources {
+        own_url: config.node_url.clone(),
+        peers: config.peers.clone(),
+        dns_name: config.discovery_dns_name.clone(),
+    };
+    let answers = names.iter().filter_map(|answer| Some((answer.name.clone(), answer.addresses.clone().ok()?)));
+    let targets = discover_for_run(&sources, &FixedResolver { answers: answers.collect() }).await;
+    (targets.urls, names)
+}
+
+async fn ask_all(config: &Config, transport: &Arc<dyn PeerTransport>, clock: &dyn Clock) -> Probes {
+    let (urls, names) = discover(config).await;
+    let own = &config.node_url;
+    let urls: BTreeSet<String> = urls.into_iter().take(PEERS_MAX).collect();
+    let before = urls.len();
+    let others: Vec<String> = urls.into_iter().filter(|url| !same_url(url, own)).collect();
+    let names_itself = others.len() < before;
+    let asked = futures_util::stream::iter(others).map(|url| probe(transport, clock, url));
+    let mut peers: Vec<Probe> = asked.buffer_unordered(PEERS_AT_ONCE).collect().await;
+    let before = peers.len();
+    peers.retain(|probe| !probe.answer.as_ref().is_ok_and(|answer| same_url(&answer.node_url, own)));
+    peers.sort_by(|one, two| one.url.cmp(&two.url));
+    let dns_error = names.iter().find(|answer| answer.is_discovery).and_then(|answer| {
+        let error = answer.addresses.as_ref().err()?;
+        Some((answer.name.clone(), error.clone()))
+    });
+    Probes { own: (before - peers.len()) as u64, names_itself, peers, dns_error, names }
 }
 
 async fn probe(transport: &Arc<dyn PeerTransport>, clock: &dyn Clock, url: String) -> Probe {

@@ -1,10 +1,11 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
 use super::{bodies, bootstrap, budget, config, data_dir, index, machine, mesh, node, peers, staging, volume};
+use super::{node_store, one_way, peer_names, replication};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 34] = [
+pub static ALL: [&dyn Check; 40] = [
     &config::ConfigInvalid,
     &config::ConfigUnknownKey,
     &budget::ConfigBudgetImpossible,
@@ -33,12 +34,18 @@ pub static ALL: [&dyn Check; 34] = [
     &bootstrap::BootstrapIncomplete,
     &mesh::PeersNone,
     &mesh::PeersOnlySelf,
+    &peer_names::PeerDns,
     &peers::PeerUnreachable,
+    &one_way::PeerOneWay,
     &mesh::PeerVersion,
     &mesh::NodeIdDuplicate,
     &mesh::ClockSkew,
+    &replication::ReplicationStuck,
     &node::IndexWriteStopped,
+    &node_store::NoProgress,
+    &node_store::BreakerOpen,
     &node::NotReady,
+    &node_store::ReadyButEmpty,
 ];
 
 #[cfg(test)]

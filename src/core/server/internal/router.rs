@@ -69,6 +69,7 @@ async fn status(State(context): Shared) -> Response {
             body_bytes_max: BODY_BYTES_MAX,
         },
         now_ms: context.clock.now_ms(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         state: readiness.state,
         complete: readiness.complete,
         evicted_floor_ms: stats.as_ref().map_or(0, |stats| stats.evicted_floor_ms),
