@@ -132,6 +132,8 @@ fn guarded(context: &Arc<Context>, check: &'static dyn Check, about: &About) -> 
     let watched = Arc::clone(&pulse);
     let spawned = std::thread::Builder::new().name(format!("doctor {}", about.code)).spawn(move || {
         let answer = catch_unwind(AssertUnwindSafe(|| check.run(&context, &pulse)));
+        // The index must not be closed on this thread while the process already ends: RocksDB's own statics go then.
+        drop(context);
         // Nobody listens any more if the limit has passed; the answer is then of no use.
         let _ = sender.send(answer);
     });
