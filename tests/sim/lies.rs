@@ -18,6 +18,8 @@ pub const BULK: &str = "/_internal/bulk";
 pub enum Lie {
     /// One bit of an answer's body arrives changed, at this offset modulo its length.
     Flip(u64),
+    /// A digit of a JSON listing arrives as another one, this one of its digits modulo their number.
+    Digit(u64),
     /// A listing's cursor stays where it was, or goes back.
     Cursor(CursorLie),
     /// Sizes of artifacts are off by this much, in listings and beside bodies.
@@ -32,6 +34,13 @@ pub enum Lie {
     Length(u64),
 }
 
+impl Lie {
+    /// Whether it is one of the network, which nobody vouches for: it does not fit the digest beside it.
+    pub fn is_accident(self) -> bool {
+        matches!(self, Self::Flip(_) | Self::Digit(_))
+    }
+}
+
 /// How a cursor is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CursorLie {
@@ -44,8 +53,9 @@ pub fn path_of(path_and_query: &str) -> &str {
     path_and_query.split('?').next().unwrap_or_default()
 }
 
-/// Tells the lie. An answer that cannot be read to its end is passed on as far as it came.
-pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> PeerResponse {
+/// Tells the lie, and whether there was anything to lie about. An answer that cannot be read to its end is passed on as
+/// far as it came.
+pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> (PeerResponse, bool) {
     let PeerResponse { status, mut headers, mut body } = response;
     let (mut whole, mut broken) = (BytesMut::new(), None);
     while let Some(chunk) = body.next().await {
@@ -55,10 +65,13 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> PeerResponse 
         }
     }
     let mut whole = whole.freeze();
+    let as_it_was = (whole.clone(), headers.clone());
     if status.is_success() {
         let is_feed = headers.get("content-type").is_some_and(|kind| kind == FEED_CONTENT_TYPE);
         whole = match lie {
+            Lie::Flip(_) if is_feed && is_empty_page(&whole) => whole,
             Lie::Flip(offset) => flipped(&whole, offset),
+            Lie::Digit(number) => with_other_digit(&whole, number),
             Lie::Body(byte) if headers.contains_key(RECORD_HEADER) => vec![byte; whole.len()].into(),
             _ if is_feed => lying_page(lie, &whole).unwrap_or(whole),
             _ if path == BULK => lying_bulk(lie, &whole).unwrap_or(whole),
@@ -68,9 +81,27 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> PeerResponse 
         };
         lying_headers(lie, &mut headers);
     }
+    let was_told = (&whole, headers.get(RECORD_HEADER), headers.get(CONTENT_LENGTH))
+        != (&as_it_was.0, as_it_was.1.get(RECORD_HEADER), as_it_was.1.get(CONTENT_LENGTH));
+    let headers = if was_told { headers } else { as_it_was.1 };
     let rest: Option<Result<Bytes, TransportError>> = broken.map(Err);
     let pieces = std::iter::once(Ok(whole)).chain(rest);
-    PeerResponse { status, headers, body: futures_util::stream::iter(pieces).boxed() }
+    (PeerResponse { status, headers, body: futures_util::stream::iter(pieces).boxed() }, was_told)
+}
+
+fn is_empty_page(whole: &Bytes) -> bool {
+    decode_page(whole.clone()).is_ok_and(|page| page.rows.is_empty())
+}
+
+/// Still a digit, so that the whole can still be read.
+fn with_other_digit(whole: &Bytes, number: u64) -> Bytes {
+    let mut bytes = whole.to_vec();
+    let mut digits: Vec<&mut u8> = bytes.iter_mut().filter(|byte| byte.is_ascii_digit()).collect();
+    let count = u64::try_from(digits.len()).unwrap_or(1).max(1);
+    if let Some(digit) = digits.get_mut(usize::try_from(number % count).unwrap_or(0)) {
+        **digit ^= 1;
+    }
+    bytes.into()
 }
 
 fn flipped(whole: &Bytes, offset: u64) -> Bytes {
@@ -159,7 +190,7 @@ fn lying_status(by: u64, whole: &Bytes) -> Option<Bytes> {
 
 fn lying_headers(lie: Lie, headers: &mut http::HeaderMap) {
     // A lie is told knowingly: it has the digest of what it says. A changed bit has not.
-    if !matches!(lie, Lie::Flip(_)) {
+    if !lie.is_accident() {
         headers.remove(kura::core::mesh::wire::PAGE_DIGEST_HEADER);
     }
     let number = |headers: &http::HeaderMap| headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();

@@ -1,6 +1,6 @@
 //! The links between the nodes: their faults, a record of everything that passed, and a count of what arrived whole.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ struct Link {
     harm: Option<(Harm, u64)>,
 }
 
-/// A body of one version, as one node received it.
-type Delivery = (usize, String);
+/// A body of one version, as one life of one node received it.
+type Delivery = (usize, u64, String);
 
 #[derive(Debug)]
 struct State {
@@ -48,6 +48,8 @@ struct State {
     last_fault: Option<LinkFault>,
     /// Bytes of it.
     deliveries: BTreeMap<Delivery, u64>,
+    /// Who was told what is not so, and by whom.
+    lied_to: BTreeSet<(usize, usize)>,
 }
 
 /// All links; cheap to clone.
@@ -80,6 +82,7 @@ impl Network {
             exchanges: 0,
             last_fault: None,
             deliveries: BTreeMap::new(),
+            lied_to: BTreeSet::new(),
         };
         Self {
             memory: MemoryTransport::new(),
@@ -157,17 +160,22 @@ impl Network {
         self.state().exchanges
     }
 
-    /// How many bytes of each body of one version arrived at a node in answers that came to their end unharmed.
+    /// How many bytes of each body of one version arrived at each life of a node in answers that came to their end unharmed.
     pub fn deliveries(&self) -> BTreeMap<Delivery, u64> {
         self.state().deliveries.clone()
     }
 
+    /// Who was told what is not so, and by whom; a bit that changed on the way is not a lie.
+    pub fn lied_to(&self) -> BTreeSet<(usize, usize)> {
+        self.state().lied_to.clone()
+    }
+
     /// The transport of one life of a node.
-    pub fn transport_of(&self, node: usize, fuse: &Arc<Fuse>) -> SimTransport {
+    pub fn transport_of(&self, node: usize, life: u64, fuse: &Arc<Fuse>) -> SimTransport {
         let links = self.memory.with_own_links();
         let network = self.clone();
         links.set_rule(Some(Arc::new(move |request| network.fault(node, request))));
-        SimTransport { node, links, network: self.clone(), fuse: Arc::clone(fuse) }
+        SimTransport { node, life, links, network: self.clone(), fuse: Arc::clone(fuse) }
     }
 
     fn fault(&self, from: usize, request: &PeerRequest) -> Option<LinkFault> {
@@ -185,12 +193,24 @@ impl Network {
         fault
     }
 
+    /// The lie that the next answer may tell.
     fn next_lie(&self, from: usize, to: usize, path: &str) -> Option<Lie> {
-        let lie = self.state().links.get_mut(&(from, to)).and_then(|link| link.next_lie(path))?;
+        let lie = self.state().links.get(&(from, to)).and_then(|link| link.next_lie(path))?;
         // The seed era's listings have no digest: nobody can tell that a bit of them changed.
-        let undetectable = matches!(lie, Lie::Flip(_)) && self.seed_era == Some(to);
-        self.note(&format!("{to} lies to {from} about {path}: {lie:?}"));
+        let undetectable = lie.is_accident() && self.seed_era == Some(to);
         (!undetectable).then_some(lie)
+    }
+
+    fn lie_was_told(&self, from: usize, to: usize, path: &str, lie: Lie) {
+        let mut state = self.state();
+        if let Some(link) = state.links.get_mut(&(from, to)) {
+            link.harm = link.harm.and_then(|(harm, left)| (left > 1).then_some((harm, left - 1)));
+        }
+        if !lie.is_accident() {
+            state.lied_to.insert((from, to));
+        }
+        drop(state);
+        self.note(&format!("{to} lies to {from} about {path}: {lie:?}"));
     }
 }
 
@@ -224,22 +244,20 @@ impl Link {
         Some(fault)
     }
 
-    fn next_lie(&mut self, path: &str) -> Option<Lie> {
-        let (Harm::Lie(lie), left) = self.harm? else { return None };
+    fn next_lie(&self, path: &str) -> Option<Lie> {
+        let (Harm::Lie(lie), _) = self.harm? else { return None };
         let (is_feed, is_body, is_status) =
             (path.ends_with("/feed"), path.starts_with(ARTIFACTS) || path == BULK, path.ends_with("/status"));
         let fits = match lie {
-            Lie::Flip(_) => true,
+            // Nearly all that is asked is the status.
+            Lie::Flip(offset) => !is_status || offset % 8 == 0,
+            Lie::Digit(_) => !is_feed && !is_body && !is_status,
             Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
             Lie::Counts(_) => is_feed || is_status,
             Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,
             Lie::Length(_) => is_body,
         };
-        if !fits {
-            return None;
-        }
-        self.harm = (left > 1).then_some((Harm::Lie(lie), left - 1));
-        Some(lie)
+        fits.then_some(lie)
     }
 }
 
@@ -247,6 +265,7 @@ impl Link {
 #[derive(Debug)]
 pub struct SimTransport {
     node: usize,
+    life: u64,
     links: MemoryTransport,
     network: Network,
     fuse: Arc<Fuse>,
@@ -258,7 +277,7 @@ impl PeerTransport for SimTransport {
         let to = number_of(&request.peer).unwrap_or(0);
         let (node, network, fuse, latency) =
             (self.node, self.network.clone(), Arc::clone(&self.fuse), self.latency(to));
-        let lie = network.next_lie(node, to, &path);
+        let reader = (node, self.life);
         let sent = self.links.send(request);
         let is_corrupt = matches!(network.state().last_fault.take(), Some(LinkFault::CorruptByteAt(_)));
         Box::pin(async move {
@@ -270,13 +289,17 @@ impl PeerTransport for SimTransport {
             if network.seed_era == Some(to) {
                 response = as_seed_era(&path, response).await;
             }
-            if let Some(lie) = lie {
-                response = told(lie, &path, response).await;
+            let mut was_told = false;
+            if let Some(lie) = network.next_lie(node, to, &path) {
+                (response, was_told) = told(lie, &path, response).await;
+                if was_told {
+                    network.lie_was_told(node, to, &path, lie);
+                }
             }
-            if path.starts_with(ARTIFACTS) && lie.is_none() && !is_corrupt {
-                response = counted(response, node, network);
-            } else if path == BULK && lie.is_none() {
-                response = counted_bulk(response, node, network);
+            if path.starts_with(ARTIFACTS) && !was_told && !is_corrupt {
+                response = counted(response, reader, network);
+            } else if path == BULK && !was_told {
+                response = counted_bulk(response, reader, network);
             }
             Ok(mortal(response, fuse))
         })
@@ -304,7 +327,7 @@ fn mortal(response: PeerResponse, fuse: Arc<Fuse>) -> PeerResponse {
 }
 
 /// Counts the bodies of an answer that has many, each once its frame has arrived.
-fn counted_bulk(response: PeerResponse, node: usize, network: Network) -> PeerResponse {
+fn counted_bulk(response: PeerResponse, (node, life): (usize, u64), network: Network) -> PeerResponse {
     let mut decoder = BulkDecoder::new();
     let body = response.body.inspect(move |chunk| {
         let Ok(chunk) = chunk else { return };
@@ -312,7 +335,7 @@ fn counted_bulk(response: PeerResponse, node: usize, network: Network) -> PeerRe
         while let Ok(Some(item)) = decoder.next_item() {
             if matches!(item.status, FrameStatus::Ok | FrameStatus::Superseded) {
                 let bytes = u64::try_from(item.body.len()).expect("a small body");
-                *network.state().deliveries.entry((node, hex::encode(item.record))).or_default() += bytes;
+                *network.state().deliveries.entry((node, life, hex::encode(item.record))).or_default() += bytes;
             }
         }
     });
@@ -320,7 +343,7 @@ fn counted_bulk(response: PeerResponse, node: usize, network: Network) -> PeerRe
 }
 
 /// Counts the bytes of an answer once it has come to its end.
-fn counted(response: PeerResponse, node: usize, network: Network) -> PeerResponse {
+fn counted(response: PeerResponse, (node, life): (usize, u64), network: Network) -> PeerResponse {
     let header = response.headers.get(RECORD_HEADER).and_then(|value| value.to_str().ok());
     let Some(record) = header.map(str::to_owned) else { return response };
     let body = futures_util::stream::unfold((response.body, Some(0)), move |(mut body, bytes)| {
@@ -328,7 +351,7 @@ fn counted(response: PeerResponse, node: usize, network: Network) -> PeerRespons
         async move {
             let Some(chunk): Option<Result<Bytes, TransportError>> = body.next().await else {
                 // One that broke off is asked for again.
-                *network.state().deliveries.entry((node, record)).or_default() += bytes.unwrap_or(0);
+                *network.state().deliveries.entry((node, life, record)).or_default() += bytes.unwrap_or(0);
                 return None;
             };
             let length = chunk.as_ref().map(|chunk| u64::try_from(chunk.len()).expect("a small body"));

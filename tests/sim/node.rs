@@ -63,6 +63,9 @@ const VOLUME: VolumeSpace = VolumeSpace {
 /// The tool all artifacts are of: one that the seed era knows too.
 const PRODUCER: &str = "gradle";
 
+/// The tenant of all nodes.
+pub const TENANT: &str = "default";
+
 /// A body to be stored.
 #[derive(Debug, Clone)]
 pub struct Upload {
@@ -131,7 +134,7 @@ impl SimNode {
             port: 4000,
             internal_port: 7443,
             node_url: url(self.number),
-            tenant_id: "default".to_owned(),
+            tenant_id: TENANT.to_owned(),
             region: "local".to_owned(),
             peers: (0..self.nodes).map(url).collect(),
             discovery_dns_name: None,
@@ -164,7 +167,7 @@ impl SimNode {
             rng: Arc::new(SeededRng::new(chance)),
             disk: Arc::new(MortalDisk { inner: Arc::new(disk), fuse: Arc::clone(fuse) }),
             executor: Arc::new(MortalExecutor(Arc::clone(fuse))),
-            transport: Arc::new(self.network.transport_of(self.number, fuse)),
+            transport: Arc::new(self.network.transport_of(self.number, self.starts, fuse)),
             resolver: Arc::new(FixedResolver::default()),
         }
     }
@@ -337,7 +340,7 @@ impl SimNode {
         Ok(&self.running.as_ref().context("the node is down")?.node)
     }
 
-    fn store(&self) -> Result<Arc<Store>> {
+    pub fn store(&self) -> Result<Arc<Store>> {
         self.node()?.store.current().context("no store is open")
     }
 

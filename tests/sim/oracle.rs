@@ -77,6 +77,18 @@ impl Oracle {
         }
     }
 
+    /// What is deleted here though nobody deleted it, if anything.
+    pub fn strange_delete(&self, deletes: &Deletes) -> Option<String> {
+        let is_known = |(namespace, version_ms): &(&String, &u64)| {
+            let known = self.deleted.get(*namespace);
+            // The version of one that was not answered is not known, but it is below a bound.
+            known.is_some_and(|known| {
+                known.contains_key(*version_ms) || known.range(**version_ms..).any(|(_, kept)| !kept)
+            })
+        };
+        deletes.iter().find(|delete| !is_known(delete)).map(|(namespace, ms)| format!("{namespace:?} up to {ms}"))
+    }
+
     fn deleted_ms(&self, namespace: &str, also_loose: bool) -> u64 {
         let deletes = self.deleted.get(namespace).into_iter().flatten();
         deletes.filter(|(_, kept)| **kept || also_loose).map(|(version_ms, _)| *version_ms).max().unwrap_or(0)

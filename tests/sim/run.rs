@@ -12,6 +12,7 @@ use crate::network::Network;
 use crate::node::{SimNode, Upload, locked};
 use crate::oracle::{Holdings, Oracle};
 use crate::scenario::{Operation, Scenario};
+use crate::watch::{Watch, check_cursors};
 
 /// How long, in its own time, a mesh without faults may take to come to rest: longer than a few of the pauses after a
 /// body that came wrong from everybody (30 s, doubling).
@@ -23,6 +24,9 @@ const READY_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked at while some time passes: what goes wrong may heal within a few exchanges.
+const LOOKS: u32 = 3;
 
 /// How long it is left alone at rest, to see whether it stays as it is.
 const REST: Duration = Duration::from_secs(40);
@@ -73,6 +77,7 @@ pub struct Mesh {
     nodes: Vec<SimNode>,
     /// Nodes that run on a copy of another's volume.
     clones: BTreeSet<usize>,
+    watch: Watch,
 }
 
 impl Mesh {
@@ -82,7 +87,7 @@ impl Mesh {
         let node = |number| SimNode::new(number, scenario.nodes, scenario.seed, root, &network, &oracle);
         let mut nodes: Vec<SimNode> = (0..scenario.nodes).map(node).collect();
         nodes.iter_mut().zip(&scenario.capacities).for_each(|(node, capacity)| node.capacity = *capacity);
-        Self { network, oracle, nodes, clones: BTreeSet::new() }
+        Self { network, oracle, nodes, clones: BTreeSet::new(), watch: Watch::default() }
     }
 
     pub fn holdings(&self, node: usize) -> Result<Holdings> {
@@ -96,7 +101,8 @@ impl Mesh {
         for (at, operation) in scenario.operations.iter().enumerate() {
             self.clear_the_dead_away().await?;
             self.network.note(&format!("operation {at}: {operation:?}"));
-            self.apply(operation, scenario).await.with_context(|| format!("operation {at}: {operation:?}"))?;
+            let applied = self.apply(operation, scenario).await;
+            applied.with_context(|| format!("operation {at}: {operation:?}"))?;
         }
         self.make_peace(scenario).await?;
         let rest_ms = self.come_to_rest().await?;
@@ -149,19 +155,33 @@ impl Mesh {
         }
     }
 
+    /// What has to hold at any moment.
+    fn look(&mut self) -> Result<()> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            if node.is_up() && !node.is_dead() && !self.clones.contains(&number) {
+                self.watch.look(number, &node.holdings()?)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn change_volume(&mut self, operation: &Operation) -> Result<()> {
         match *operation {
             Operation::Wipe { node } => {
                 self.clones.remove(&node);
+                self.watch.forget(node);
                 self.nodes[node].wipe().await?;
             }
             Operation::Snapshot { node } if !self.clones.contains(&node) => self.nodes[node].keep_snapshot()?,
             Operation::Restore { node } if !self.clones.contains(&node) => {
-                self.nodes[node].restore().await?;
+                if self.nodes[node].restore().await? {
+                    self.watch.forget(node);
+                }
             }
             Operation::Clone { from, to } => {
                 let folder = self.nodes[from].folder();
                 self.clones.insert(to);
+                self.watch.forget(to);
                 self.nodes[to].become_clone_of(&folder).await?;
             }
             _ => return Ok(()),
@@ -184,13 +204,20 @@ impl Mesh {
 
     /// Lets time pass. Nodes that die meanwhile are cleared away.
     async fn pass(&mut self, time: Duration) -> Result<()> {
-        let end = Instant::now() + time;
+        let (mut next, end) = (Instant::now(), Instant::now() + time);
         let deaths = Arc::clone(&self.network.deaths);
+        let look_every = time / LOOKS + Duration::from_millis(1);
         loop {
             tokio::select! {
                 biased;
                 () = deaths.notified() => self.clear_the_dead_away().await?,
-                () = tokio::time::sleep_until(end) => return Ok(()),
+                () = tokio::time::sleep_until(next.min(end)) => {
+                    self.look()?;
+                    if next >= end {
+                        return check_cursors(&self.nodes, &self.clones, &self.network.lied_to());
+                    }
+                    next += look_every;
+                }
             }
         }
     }
@@ -212,6 +239,7 @@ impl Mesh {
         self.clear_the_dead_away().await?;
         for number in std::mem::take(&mut self.clones) {
             self.nodes[number].wipe().await?;
+            self.watch.forget(number);
             self.nodes[number].put_out_fuse();
             self.note_loss()?;
         }
@@ -266,9 +294,10 @@ impl Mesh {
         Ok(None)
     }
 
-    async fn come_to_rest(&self) -> Result<u128> {
+    async fn come_to_rest(&mut self) -> Result<u128> {
         let began = Instant::now();
         loop {
+            self.look()?;
             let Some(unrest) = self.unrest()? else { break };
             if began.elapsed() > REST_WITHIN {
                 bail!("no rest: {unrest}");
@@ -277,6 +306,8 @@ impl Mesh {
         }
         let rest_ms = began.elapsed().as_millis();
         tokio::time::sleep(REST).await;
+        self.look()?;
+        check_cursors(&self.nodes, &self.clones, &self.network.lied_to())?;
         if let Some(unrest) = self.unrest()? {
             bail!("rest did not last: {unrest}");
         }
@@ -292,15 +323,15 @@ impl Mesh {
                 Some(_) => Vec::new(),
             };
             ensure!(complaints.is_empty(), "node {number}: {complaints:#?}");
+            let strange = oracle.strange_delete(&node.deletes()?);
+            ensure!(strange.is_none(), "node {number} has deleted what nobody deleted: {strange:?}");
             node.check().with_context(|| format!("node {number}"))?;
         }
         let arrived = self.network.deliveries().into_iter().filter(|(_, bytes)| *bytes > 0);
-        for ((node, record), bytes) in arrived {
-            // A node that dies between the last byte and the commit fetches once more.
-            let lives = self.nodes[node].starts;
+        for ((node, life, record), bytes) in arrived {
+            // A node that dies between the last byte and the commit fetches once more in its next life.
             let record = Record::from_bytes(&hex::decode(record)?)?;
-            let allowed = record.size * lives;
-            ensure!(bytes <= allowed, "node {node} fetched {bytes} bytes in {lives} lives: {record:?}");
+            ensure!(bytes <= record.size, "node {node} fetched {bytes} bytes in its life {life}: {record:?}");
         }
         Ok(())
     }

@@ -155,9 +155,14 @@ impl Draw {
         if self.is_tight && self.below(6) == 0 {
             return vec![Operation::Evict { node: self.node(), bytes: 1 + self.below(100_000) }];
         }
-        match self.below(24) {
+        match self.below(40) {
             0 | 1 => self.death_while_fetching(),
             2 => self.race(),
+            3 => self.race_of_writes(),
+            4 => self.rollback(),
+            5 => self.death_while_following(),
+            6 => self.listed_again(),
+            7 => self.deleted_badly(),
             _ => vec![self.operation()],
         }
     }
@@ -183,6 +188,88 @@ impl Draw {
         let delay_ms = 50 + self.below(200);
         let slow = Operation::Slow { from, to, delay_ms };
         vec![slow, put, Operation::Pass { ms: self.below(3 * delay_ms) }, Operation::Crash { node: from }]
+    }
+
+    /// A file is stored at one node, and a newer one at another while the first is on its way there.
+    fn race_of_writes(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
+        let delay_ms = 50 + self.below(200);
+        let put =
+            |node, content, size| Operation::Put { node, namespace, key, size, content, pause_ms: 0, once: false };
+        vec![
+            Operation::Mend { one: from, other: to },
+            Operation::Slow { from, to, delay_ms },
+            put(to, content, 1_100 + size % 8_000),
+            // The listing takes the delay, and the body once more.
+            Operation::Pass { ms: delay_ms + self.below(delay_ms) },
+            put(from, content + 4, 1 + size % 900),
+            Operation::Pass { ms: 1 + self.below(3 * delay_ms) },
+        ]
+    }
+
+    /// A node goes back to what it was before its last start, and writes on before anybody has asked it since.
+    fn rollback(&self) -> Vec<Operation> {
+        let node = self.node();
+        let others = || (0..self.index(self.nodes)).filter(move |other| *other != node);
+        let put = || match self.put() {
+            Operation::Put { namespace, key, size, content, .. } => {
+                Operation::Put { node, namespace, key, size, content, pause_ms: 0, once: false }
+            }
+            other => other,
+        };
+        let puts = |count: u64| (0..count).flat_map(|_| [put(), Operation::Pass { ms: 2 }]).collect::<Vec<_>>();
+        let mut operations = vec![Operation::Restart { node }, Operation::Snapshot { node }];
+        operations.extend([Operation::Crash { node }, Operation::Restart { node }]);
+        operations.extend(puts(1 + self.below(3)));
+        operations.push(Operation::Pass { ms: 1 + self.below(3_000) });
+        operations.extend(others().map(|other| Operation::Part { one: node, other }));
+        operations.push(Operation::Restore { node });
+        operations.extend(puts(2 + self.below(4)));
+        operations.extend(others().map(|other| Operation::Mend { one: node, other }));
+        operations.push(Operation::Pass { ms: 1 + self.below(10_000) });
+        operations
+    }
+
+    /// A node dies at one of the steps that it takes because of a write elsewhere.
+    fn death_while_following(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
+        let size = 1 + size % 8_000;
+        vec![
+            Operation::Mend { one: from, other: to },
+            Operation::Restart { node: from },
+            Operation::Pass { ms: 1_000 },
+            Operation::Put { node: to, namespace, key, size, content, pause_ms: 0, once: false },
+            Operation::CrashWithin { node: from, steps: 1 + self.below(24) },
+            Operation::Pass { ms: 1 + self.below(2_000) },
+            Operation::Restart { node: from },
+        ]
+    }
+
+    /// All that a node holds is listed to it anew, by one that lost its volume.
+    fn listed_again(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        vec![
+            Operation::Mend { one: from, other: to },
+            Operation::Evict { node: from, bytes: 1 + self.below(60_000) },
+            Operation::Pass { ms: 1 + self.below(1_000) },
+            Operation::Wipe { node: to },
+            Operation::Pass { ms: 1 + self.below(20_000) },
+        ]
+    }
+
+    /// A node lists deletes, one of which is changed on the way.
+    fn deleted_badly(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        vec![
+            Operation::Crash { node: from },
+            Operation::Delete { node: to, namespace: self.namespace() },
+            self.put(),
+            Operation::HarmNext { from, to, harm: Harm::Lie(Lie::Digit(self.below(1 << 20))), count: 1 },
+            Operation::Restart { node: from },
+            Operation::Pass { ms: 1 + self.below(5_000) },
+        ]
     }
 
     fn operation(&self) -> Operation {
@@ -241,7 +328,8 @@ impl Draw {
     }
 
     fn lie(&self) -> Lie {
-        match self.below(10) {
+        match self.below(11) {
+            10 => Lie::Digit(self.below(1 << 20)),
             0..4 => Lie::Flip(self.below(1 << 20)),
             4 => Lie::Cursor(if self.below(2) == 0 { CursorLie::Stays } else { CursorLie::GoesBack }),
             5 => Lie::Sizes([1, 4096, 1 << 31, 1 << 40][self.index(self.below(4))]),

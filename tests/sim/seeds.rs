@@ -38,7 +38,8 @@ fn run_seed(seed: u64) -> Result<Outcome, String> {
     Err(format!("seed {seed} failed; again: SIM_SEED={seed} cargo test --test sim\n{mesh:?}\n{operations}{error}"))
 }
 
-fn run_seeds(first: u64, count: u64) -> Vec<Result<Outcome, String>> {
+/// `until_failure`: whether the first seed that fails is the last to begin.
+fn run_seeds(first: u64, count: u64, until_failure: bool) -> Vec<Result<Outcome, String>> {
     let next = AtomicU64::new(first);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -50,6 +51,9 @@ fn run_seeds(first: u64, count: u64) -> Vec<Result<Outcome, String>> {
                         return;
                     }
                     let result = run_seed(seed);
+                    if until_failure && result.is_err() {
+                        next.store(first + count, Ordering::SeqCst);
+                    }
                     results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
                 }
             });
@@ -61,10 +65,11 @@ fn run_seeds(first: u64, count: u64) -> Vec<Result<Outcome, String>> {
 #[test]
 fn every_mesh_heals_agrees_and_keeps_what_it_acknowledged() {
     let began = Instant::now();
-    let results = match number("SIM_SEED") {
-        Some(seed) => run_seeds(seed, 1),
-        None => run_seeds(number("SIM_FIRST").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)),
+    let (first, count) = match number("SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("SIM_FIRST").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)),
     };
+    let results = run_seeds(first, count, number("SIM_UNTIL_FAILURE").is_some());
     let sum = |part: fn(&Outcome) -> u64| results.iter().flatten().map(part).sum::<u64>();
     println!(
         "{} seeds in {:.1} s: {} writes, {} deletes, {} starts, {} exchanges; the slowest rest took {:?} ms",
