@@ -18,6 +18,8 @@ pub const BULK: &str = "/_internal/bulk";
 pub enum Lie {
     /// One bit of an answer's body arrives changed, at this offset modulo its length.
     Flip(u64),
+    /// The same to a page of the feed that has rows.
+    FlipRows(u64),
     /// A digit of a JSON listing arrives as another one, this one of its digits modulo their number.
     Digit(u64),
     /// A listing's cursor stays where it was, or goes back.
@@ -37,7 +39,7 @@ pub enum Lie {
 impl Lie {
     /// Whether it is one of the network, which nobody vouches for: it does not fit the digest beside it.
     pub fn is_accident(self) -> bool {
-        matches!(self, Self::Flip(_) | Self::Digit(_))
+        matches!(self, Self::Flip(_) | Self::FlipRows(_) | Self::Digit(_))
     }
 }
 
@@ -69,8 +71,8 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> (PeerResponse
     if status.is_success() {
         let is_feed = headers.get("content-type").is_some_and(|kind| kind == FEED_CONTENT_TYPE);
         whole = match lie {
-            Lie::Flip(_) if is_feed && is_empty_page(&whole) => whole,
-            Lie::Flip(offset) => flipped(&whole, offset),
+            Lie::Flip(_) | Lie::FlipRows(_) if is_feed && is_empty_page(&whole) => whole,
+            Lie::Flip(offset) | Lie::FlipRows(offset) => flipped(&whole, offset),
             Lie::Digit(number) => with_other_digit(&whole, number),
             Lie::Body(byte) if headers.contains_key(RECORD_HEADER) => vec![byte; whole.len()].into(),
             _ if is_feed => lying_page(lie, &whole).unwrap_or(whole),

@@ -252,6 +252,7 @@ impl Link {
             // Nearly all that is asked is the status.
             Lie::Flip(offset) => !is_status || offset % 8 == 0,
             Lie::Digit(_) => !is_feed && !is_body && !is_status,
+            Lie::FlipRows(_) => is_feed,
             Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
             Lie::Counts(_) => is_feed || is_status,
             Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,

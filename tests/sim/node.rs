@@ -401,6 +401,7 @@ impl SimNode {
         }
         for record in self.records()? {
             check_body(&store, &record)?;
+            ensure!(record.content_type == "text/plain", "{:?} has become {:?}", record.name, record.content_type);
             // The seed era knows no attributes.
             let is_kept = record.attributes.get("tag").is_some_and(|tag| tag == "kept");
             ensure!(is_kept || self.network.has_seed_era(), "{:?} lost an attribute", record.name);

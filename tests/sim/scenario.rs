@@ -162,7 +162,7 @@ impl Draw {
             4 => self.rollback(),
             5 => self.death_while_following(),
             6 => self.listed_again(),
-            7 => self.deleted_badly(),
+            7 => self.listed_badly(),
             _ => vec![self.operation()],
         }
     }
@@ -259,14 +259,18 @@ impl Draw {
         ]
     }
 
-    /// A node lists deletes, one of which is changed on the way.
-    fn deleted_badly(&self) -> Vec<Operation> {
+    /// A node lists writes and deletes of another, and what it is told is changed on the way.
+    fn listed_badly(&self) -> Vec<Operation> {
         let (from, to) = self.pair();
+        let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
+        let change = self.below(1 << 20);
+        let lie = if self.below(2) == 0 { Lie::Digit(change) } else { Lie::FlipRows(change) };
         vec![
+            Operation::Mend { one: from, other: to },
             Operation::Crash { node: from },
             Operation::Delete { node: to, namespace: self.namespace() },
-            self.put(),
-            Operation::HarmNext { from, to, harm: Harm::Lie(Lie::Digit(self.below(1 << 20))), count: 1 },
+            Operation::Put { node: to, namespace, key, size, content, pause_ms: 0, once: false },
+            Operation::HarmNext { from, to, harm: Harm::Lie(lie), count: 1 },
             Operation::Restart { node: from },
             Operation::Pass { ms: 1 + self.below(5_000) },
         ]

@@ -126,6 +126,8 @@ fn what_a_peer_lied_about_arrives_in_the_end() {
         Lie::Cursor(CursorLie::GoesBack),
         Lie::Flip(100),
         Lie::Flip(301),
+        Lie::FlipRows(400),
+        Lie::Digit(3),
         Lie::Length(1),
     ];
     for (lie, size) in lies.into_iter().flat_map(|lie| [(lie, 500), (lie, 40_000)]) {
