@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
+use kura::core::mesh::circuit::CircuitState;
 use kura::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -225,6 +226,23 @@ async fn a_silent_peer_costs_the_first_reads_and_not_the_next() {
     }
     assert!(began.elapsed() < Duration::from_secs(3), "five misses took {:?}", began.elapsed());
     assert!(node.metric("kura_read_through_peer_answers_total{result=\"silent\"}").await >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_fail_open_the_circuit_of_a_peer_and_one_that_is_well_again_is_read_from_all_the_same() {
+    let held = [("/api/metro/cache/m".to_owned(), noise(50_000, 1))];
+    let is_sick = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let sick = Arc::clone(&is_sick);
+    let fault: BodyFault =
+        Arc::new(move |_| sick.load(Ordering::SeqCst).then_some(LinkFault::Status(StatusCode::INTERNAL_SERVER_ERROR)));
+    let (node, _peer, _) = behind(&held, fault).await;
+    let circuits = node.running().node.engine.circuits.clone();
+    for n in 0..6 {
+        assert_eq!(node.get(&format!("/api/metro/cache/{n}")).await.status, 404);
+    }
+    assert_eq!(circuits.state(B), CircuitState::Open, "passes leave it alone, too");
+    is_sick.store(false, Ordering::SeqCst);
+    assert_eq!(node.get(&held[0].0).await.status, 200, "a miss is not answered for a peer that has it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use super::flight::Flights;
 use super::lanes::Lanes;
 use super::metrics::CatchUpMetrics;
+use super::walked::Walked;
 use crate::core::base::clock::Clock;
 use crate::core::base::ids::StoreId;
 use crate::core::base::rng::{Rng, RngExt};
@@ -122,6 +123,8 @@ pub struct Engine {
     pub flights: Flights,
     /// The walks under way.
     pub lanes: Lanes,
+    /// What seed-era peers listed when they were last walked.
+    pub walked: Walked,
     /// Whether each peer is asked for bodies now.
     pub circuits: Circuits,
     /// Artifacts fetched at the same time from one peer.

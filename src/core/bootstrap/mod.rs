@@ -39,4 +39,5 @@ pub mod source_backfill;
 pub mod source_feed;
 mod source_plan;
 pub mod source_walk;
+pub mod walked;
 pub mod wanted;

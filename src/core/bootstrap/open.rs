@@ -306,6 +306,7 @@ fn engine(config: &Config, seams: &RunSeams, layout: &Layout, store: StoreHandle
         metrics: CatchUpMetrics::new(&MetricsRegistry::new()),
         flights: Flights::default(),
         lanes: Lanes::default(),
+        walked: Default::default(),
         circuits: Default::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::new(RwLock::default()),

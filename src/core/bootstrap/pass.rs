@@ -181,9 +181,11 @@ where
     let Some(peer) = pass.peer.kura() else {
         take_tombstones(pass, &mut summary).await?;
         pass.check_circuit()?;
-        let Engine { client, store, metrics, .. } = pass.engine;
-        let mut source = WalkSource::begin(client, store, metrics, &pass.peer.url).await?;
+        let mut source = WalkSource::begin(pass.engine, &pass.peer.url).await?;
         drain(pass, &mut source, &mut summary).await?;
+        if summary.is_clean() && !pass.dry_run {
+            source.is_walked(pass.engine);
+        }
         return Ok(summary);
     };
     if pass.dry_run {

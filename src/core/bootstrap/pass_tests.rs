@@ -113,6 +113,7 @@ impl Bench {
             metrics: CatchUpMetrics::new(&registry),
             flights: Default::default(),
             lanes: Default::default(),
+            walked: Default::default(),
             circuits: Default::default(),
             concurrency: 4,
             peers: Default::default(),
@@ -180,6 +181,38 @@ async fn bootstrap_continues_past_a_failing_artifact_and_reports_partial() {
     let metrics = bench.registry.encode().unwrap();
     assert!(metrics.contains("kura_bootstrap_runs_total{result=\"error\"} 1"), "{metrics}");
     assert!(metrics.contains("kura_bootstrap_applied_items_total{item_type=\"artifact\"} 2"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_lists_the_same_as_before_is_not_walked_again_however_little_of_it_is_here() {
+    let bench = Bench::new(1 << 20);
+    let buckets = serde_json::json!({"prefix_len": 3, "buckets": [{"prefix": "000", "count": 2, "hash": "as it was"}]});
+    let digest = Router::new().route("/_internal/bootstrap/digest", get(move || async move { axum::Json(buckets) }));
+    let bodies = vec![("one", &b"first body"[..]), ("two", b"second body")];
+    bench.links.attach(PEER, Some(seed_peer(bodies, Arc::default()).merge(digest)));
+    let listed = Arc::new(AtomicUsize::new(0));
+    let (count, two) = (Arc::clone(&listed), id("two").to_string());
+    bench.links.set_rule(Some(Arc::new(move |request| {
+        let path = &request.path_and_query;
+        path.contains("/manifests").then(|| count.fetch_add(1, Ordering::SeqCst));
+        path.ends_with(&two).then_some(LinkFault::Status(StatusCode::INTERNAL_SERVER_ERROR))
+    })));
+    assert!(!bench.pass(&NoProgress).await.unwrap().is_clean());
+    bench.links.set_rule(None);
+    let counted = Arc::clone(&listed);
+    bench.links.set_rule(Some(Arc::new(move |request| {
+        request.path_and_query.contains("/manifests").then(|| counted.fetch_add(1, Ordering::SeqCst));
+        None
+    })));
+    assert!(bench.pass(&NoProgress).await.unwrap().is_clean());
+    assert_eq!(listed.load(Ordering::SeqCst), 2, "an unclean walk does not count");
+    for _ in 0..3 {
+        bench.walk_again().await;
+    }
+    assert_eq!(listed.load(Ordering::SeqCst), 2, "our own bucket differs, and still nothing is new");
+    bench.clock.advance(Duration::from_secs(600));
+    bench.walk_again().await;
+    assert_eq!(listed.load(Ordering::SeqCst), 3, "now and then everything is");
 }
 
 #[tokio::test(start_paused = true)]

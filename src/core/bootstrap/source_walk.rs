@@ -1,6 +1,7 @@
 //! The walk over a seed-era peer: its digest first, then manifest pages in id order, of the buckets that differ or all.
 //!
-//! How it works: the peer's buckets are compared with ours. Buckets that are equal, or that only we have, are left out.
+//! How it works: the peer's buckets are compared with what they said when it was last walked ([`super::walked`]), and
+//! those that changed with ours. Buckets that are equal, or that only we have, are left out.
 //! If walking the others one by one would take more pages than walking everything, everything is walked.
 //!
 //! Invariant: each page's cursor is strictly greater than the one before, or the walk ends with an error; so a peer
@@ -8,11 +9,11 @@
 
 use std::collections::HashMap;
 
-use super::metrics::CatchUpMetrics;
+use super::engine::Engine;
 use super::source::{ManifestSource, PageRows, SourceError, SourcePage, SourceRow};
+use crate::core::base::ids::StoreId;
 use crate::core::mesh::client::{LISTING_ROWS, PeerClient};
 use crate::core::mesh::wire::{DIGEST_PREFIX_LEN, DigestReply, SEED_PRODUCERS};
-use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::walk::DigestBucket;
 
 /// What is left to walk: prefixes in order, the empty one meaning everything.
@@ -59,6 +60,9 @@ pub fn plan_walk(theirs: Option<&DigestReply>, ours: &[DigestBucket]) -> WalkPla
 #[derive(Debug)]
 pub struct WalkSource {
     client: PeerClient,
+    store_id: StoreId,
+    /// The buckets that changed since the last walk.
+    walked: Vec<DigestBucket>,
     peer: String,
     plan: WalkPlan,
     prefix: Option<String>,
@@ -68,29 +72,43 @@ pub struct WalkSource {
 
 impl WalkSource {
     /// Compares digests and begins.
-    pub async fn begin(
-        client: &PeerClient,
-        store: &StoreHandle,
-        metrics: &CatchUpMetrics,
-        peer: &str,
-    ) -> Result<Self, SourceError> {
+    pub async fn begin(engine: &Engine, peer: &str) -> Result<Self, SourceError> {
+        let Engine { client, store, metrics, .. } = engine;
         let theirs = client.digest(peer).await?;
+        let store_id = store.call(|store| Ok(store.stats().store_id)).await?;
+        let mut walked = Vec::new();
         let plan = match theirs {
             None => plan_walk(None, &[]),
             Some(theirs) => {
-                let ours = store.call(|store| store.digest_v1(DIGEST_PREFIX_LEN, &SEED_PRODUCERS)).await?;
-                plan_walk(Some(&theirs), &ours)
+                let now = engine.clock.monotonic();
+                let changed = engine.walked.changed(peer, store_id, theirs.buckets, now);
+                let ours = if changed.is_empty() {
+                    Vec::new()
+                } else {
+                    store.call(|store| store.digest_v1(DIGEST_PREFIX_LEN, &SEED_PRODUCERS)).await?
+                };
+                let theirs = DigestReply { buckets: changed, ..theirs };
+                let plan = plan_walk(Some(&theirs), &ours);
+                walked = theirs.buckets;
+                plan
             }
         };
         metrics.buckets(plan.matched, plan.differing);
         Ok(Self {
             client: client.clone(),
+            store_id,
+            walked,
             peer: peer.to_owned(),
             plan,
             prefix: None,
             after: None,
             rows: PageRows::new(LISTING_ROWS),
         })
+    }
+
+    /// Everything listed is here, passed over or noted as wanted.
+    pub fn is_walked(self, engine: &Engine) {
+        engine.walked.note(&self.peer, self.store_id, &self.walked, engine.clock.monotonic());
     }
 
     fn advance(&mut self, next: Option<String>, is_empty: bool, prefix: &str) -> Result<(), SourceError> {

@@ -215,6 +215,11 @@ impl MemberTable {
         self.members.values()
     }
 
+    /// Whether whoever answered in the last round was refused. Then nobody was met, and nothing is known to be complete.
+    fn only_strangers(&self) -> bool {
+        !self.refusals.is_empty() && !self.members.values().any(|member| member.reachable)
+    }
+
     /// What was refused in the last round.
     pub fn refusals(&self) -> &[Refusal] {
         &self.refusals
@@ -404,9 +409,11 @@ impl Membership {
             tracing::warn!(peer = %refusal.url, reason = ?refusal.kind, detail = %refusal.detail, "peer_refused");
         }
         log_reachability(&before, &after);
+        let only_strangers = after.only_strangers();
         let members: Vec<Member> = after.members.into_values().collect();
         let facts = members.iter().map(Member::facts).collect();
         let configured = self.parts.sources.configured();
+        let observed = observed && !only_strangers;
         let round = DiscoveryRound { configured, observed, peers: facts };
         self.parts.readiness.update(|machine, now| machine.discovered(round, now));
         self.remember(&members).await;

@@ -99,6 +99,18 @@ fn strangers_are_refused_with_a_named_reason() {
 }
 
 #[test]
+fn a_node_all_of_whose_peers_are_refused_has_met_nobody() {
+    let mut table = MemberTable::default();
+    let stranger = || Ok(StatusReply { tenant_id: "acme".to_owned(), ..seed("x") });
+    apply(&mut table, vec![("a", Ok(kura("a", 1, 1)))]);
+    assert!(!table.only_strangers(), "this node alone is a mesh");
+    apply(&mut table, vec![("x", stranger()), ("d", Err("refused"))]);
+    assert!(table.only_strangers());
+    apply(&mut table, vec![("x", stranger()), ("b", Ok(kura("b", 2, 2)))]);
+    assert!(!table.only_strangers());
+}
+
+#[test]
 fn of_two_processes_with_one_store_id_the_second_is_refused() {
     let mut table = MemberTable::default();
     apply(&mut table, vec![("b", Ok(kura("b", 2, 9))), ("c", Ok(kura("c", 3, 9)))]);

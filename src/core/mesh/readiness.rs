@@ -55,8 +55,8 @@ pub struct PeerFacts {
 pub struct DiscoveryRound {
     /// Whether any source of peers is configured.
     pub configured: bool,
-    /// Whether a source named an address and at least one of them (this node's own included) answered, or no address
-    /// is left to ask.
+    /// Whether a source named an address and at least one of them (this node's own included) answered and was not
+    /// refused, or no address is left to ask.
     pub observed: bool,
     /// All members, answering or not; never this node.
     pub peers: Vec<PeerFacts>,

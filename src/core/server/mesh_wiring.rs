@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::internal::context::InternalContext;
 use super::internal::router::router;
+use super::internal::slots::Slots;
 use super::node::NodeContext;
 use crate::core::bootstrap::follow::{self, Follower};
 use crate::core::mesh::readiness::ReadinessSnapshot;
@@ -28,7 +29,8 @@ pub fn internal_router(node: &Arc<NodeContext>) -> Router {
         metrics: node.engine.metrics.clone(),
         clock: Arc::clone(&node.seams.clock),
         executor: Arc::clone(&node.seams.executor),
-        bulk: Default::default(),
+        bulk: Slots::for_bulk(),
+        bodies: Slots::for_bodies(),
         shutdown: node.shutdown.clone(),
     }))
 }

@@ -221,6 +221,7 @@ fn engine(config: &Config, seams: &Seams, store: &StoreHandle, staging: &Staging
         metrics: CatchUpMetrics::new(metrics),
         flights: Flights::default(),
         lanes: Lanes::default(),
+        walked: Default::default(),
         circuits: Default::default(),
         concurrency: config.bootstrap_concurrency,
         peers: Arc::default(),

@@ -3,7 +3,8 @@
 //! Policy: members whose data is not settled, and for a wanted artifact everyone who may have it. A member that did not
 //! answer its last status is asked for its status first, because it may have come up since: a mesh that restarts as a
 //! whole does so one process at a time. One that says that its store is opening is waited for as long as it lets its
-//! own clients wait.
+//! own clients wait. One whose circuit is open is asked all the same, because a miss must not be answered for a peer that
+//! is well again, but not for long; how a read fared is told to the circuit, as of every request for a body.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +14,17 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{Method, StatusCode};
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 
 use super::ask::{Read, Shared};
 use super::metrics::PeerAnswer;
 use crate::core::base::ids::Digest;
 use crate::core::base::limits::STORE_OPEN_WAIT;
+use crate::core::bootstrap::engine::Engine;
+use crate::core::bootstrap::fetch::FetchError;
+use crate::core::bootstrap::holders::note_fared;
+use crate::core::mesh::circuit::{Permit, Refused};
+use crate::core::mesh::client::PeerError;
 use crate::core::mesh::membership::{Member, MemberKind};
 use crate::core::mesh::readiness::Readiness;
 use crate::core::mesh::transport::PeerResponse;
@@ -129,7 +136,9 @@ fn candidate(member: &Member) -> Candidate {
 /// How long this one may take; `None` if it is not to be asked.
 async fn patience(shared: &Shared, candidate: &Candidate) -> Option<Duration> {
     let (engine, url) = (&shared.engine, &candidate.url);
-    let is_suspect = shared.suspects.has(url, engine.clock.monotonic());
+    let now = engine.clock.monotonic();
+    let is_left_alone = matches!(engine.circuits.refusal(url, now), Some(Refused::Open { .. }));
+    let is_suspect = is_left_alone || shared.suspects.has(url, now);
     if !candidate.is_unsure {
         return Some(if is_suspect { SUSPECT_WAIT } else { FIRST_BYTE_WAIT });
     }
@@ -170,8 +179,31 @@ async fn ask(shared: &Shared, read: &Read, candidate: Candidate) -> Option<Offer
     offer
 }
 
+/// Silence says nothing: a read has less patience than the one who catches up.
+fn tell_circuit(
+    engine: &Engine,
+    url: &str,
+    permit: Permit,
+    answered: &Result<Result<PeerResponse, PeerError>, Elapsed>,
+) {
+    match answered {
+        Err(_) => drop(permit),
+        Ok(Ok(response)) if response.status.is_server_error() => {
+            let error = FetchError::Failed(format!("{url} answered with {}", response.status));
+            note_fared(engine, url, permit, Some(&error));
+        }
+        Ok(Ok(_)) => note_fared(engine, url, permit, None),
+        Ok(Err(error)) => note_fared(engine, url, permit, Some(&FetchError::Unreachable(error.to_string()))),
+    }
+}
+
 async fn ask_within(shared: &Shared, read: &Read, url: &str, patience: Duration) -> Result<PeerResponse, PeerAnswer> {
-    let answered = tokio::time::timeout(patience, shared.engine.client.artifact(url, &read.id)).await;
+    let (engine, asked) = (&shared.engine, shared.engine.client.artifact(url, &read.id));
+    let permit = engine.circuits.enter(url, engine.clock.monotonic());
+    let answered = tokio::time::timeout(patience, asked).await;
+    if let Ok(permit) = permit {
+        tell_circuit(engine, url, permit, &answered);
+    }
     let answer = match answered {
         Err(_) => PeerAnswer::Silent,
         Ok(Err(error)) if error.is_unreachable() => PeerAnswer::Unreachable,

@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::context::InternalContext;
@@ -43,6 +44,7 @@ async fn serve(context: &Arc<InternalContext>, id: &str, headers: &HeaderMap) ->
         return Ok(empty(StatusCode::PRECONDITION_FAILED));
     }
     let opening = record.clone();
+    let slot = context.bodies.take().await?;
     let Some(body) = context.store.call(move |store| store.open_body(&opening)).await? else {
         return Err(lost());
     };
@@ -60,7 +62,9 @@ async fn serve(context: &Arc<InternalContext>, id: &str, headers: &HeaderMap) ->
             let reading = ReadContext { executor: Arc::clone(&context.executor), store: context.store.clone() };
             let is_checked_there = range.start > 0 && headers.contains_key(header::IF_MATCH);
             let begin = if is_checked_there { FileReader::unverified } else { FileReader::new };
-            Body::from_stream(begin(reading, Box::new(record.clone()), file, range.clone()).into_stream())
+            let chunks = begin(reading, Box::new(record.clone()), file, range.clone()).into_stream();
+            // The place is held until the last byte is out, or the peer is gone.
+            Body::from_stream(chunks.inspect(move |_| _ = &slot))
         }
     };
     Ok(respond(&record, body, &selection, &range))

@@ -4,13 +4,11 @@
 //! as one job of the executor, at most [`READ_AHEAD`] batches ahead of what the peer takes.
 //!
 //! Invariants: a body goes out only as the store opened it: whole and verified in this process. The memory of all
-//! answers together is bounded by [`BULK_STREAMS_MAX`]. A slot ends with its answer, also when the peer goes away.
+//! answers together is bounded by [`super::slots::BULK_STREAMS_MAX`]. A slot ends with its answer, also when the peer goes away.
 //!
 //! Failure: what is wrong with one item is said in its frame; a peer that finds no slot is told when to come back.
 
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -19,7 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Stream};
 use http::{HeaderValue, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::context::InternalContext;
 use super::reply::{Refused, answer};
@@ -34,39 +32,11 @@ use crate::core::store::record::Record;
 use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::{OpenBody, Store};
 
-/// Answers under way at once: each holds up to [`READ_AHEAD`] batches, so together they stay below 50 MiB. A peer asks
-/// for three at a time, so a mesh of a few joining nodes is served side by side.
-const BULK_STREAMS_MAX: usize = 16;
-
-/// How long a request waits for one of them to end before it is told to come back: long enough for the usual answer to
-/// pass, far shorter than a peer's patience.
-const SLOT_WAIT: Duration = Duration::from_secs(5);
-
 /// Bytes of bodies read in one job, or a single larger one: a job costs little beside them.
 const BATCH_BYTES: u64 = 256 << 10;
 
 /// Batches read before the peer has taken the one before: the disk works while the network does.
 const READ_AHEAD: usize = 2;
-
-/// The answers that may be under way at once; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct BulkSlots {
-    slots: Arc<Semaphore>,
-}
-
-impl Default for BulkSlots {
-    fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(BULK_STREAMS_MAX)) }
-    }
-}
-
-impl BulkSlots {
-    async fn take(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let taken = tokio::time::timeout(SLOT_WAIT, Arc::clone(&self.slots).acquire_owned()).await;
-        let busy = || Refused::busy("bulk_streams", format!("{BULK_STREAMS_MAX} bulk answers are under way"));
-        taken.ok().and_then(Result::ok).ok_or_else(busy)
-    }
-}
 
 /// `POST /_internal/bulk`.
 pub(super) async fn bulk(State(context): Shared, body: Bytes) -> Response {

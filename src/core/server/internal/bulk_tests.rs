@@ -118,6 +118,30 @@ async fn a_source_with_all_its_slots_taken_says_when_to_come_back_and_a_slot_end
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn single_bodies_on_their_way_are_bounded_too_and_a_slot_ends_with_its_answer() {
+    let node = one();
+    let id = node.put("nx", "1", &[7; 50_000]).await;
+    let mut held = Vec::new();
+    loop {
+        let response = node.engine.client.artifact(&node.url, &id).await.unwrap();
+        if response.status != 200 {
+            break assert_eq!(
+                (response.status.as_u16(), response.headers[header::RETRY_AFTER].to_str().unwrap()),
+                (503, "1")
+            );
+        }
+        held.push(response);
+        assert!(held.len() < 1000, "there is a bound");
+    }
+    assert_eq!(held.len(), 256);
+    held.truncate(255);
+    for _ in 0..3 {
+        let response = node.engine.client.artifact(&node.url, &id).await.unwrap();
+        assert_eq!(response.status, 200, "one that is dropped makes room");
+    }
+}
+
 #[tokio::test]
 async fn a_bulk_answer_that_is_cut_or_changed_on_the_way_keeps_what_came_before() {
     let network = MemoryTransport::new();

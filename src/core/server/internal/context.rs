@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::bulk::BulkSlots;
+use super::slots::Slots;
 use crate::core::base::clock::Clock;
 use crate::core::base::executor::StoreExecutor;
 use crate::core::base::ids::InstanceId;
@@ -37,7 +37,9 @@ pub struct InternalContext {
     /// Where blocking work runs.
     pub executor: Arc<dyn StoreExecutor>,
     /// The bulk answers that may be under way.
-    pub bulk: BulkSlots,
+    pub bulk: Slots,
+    /// The single bodies that may be on their way to peers.
+    pub bodies: Slots,
     /// Ends long polls.
     pub shutdown: CancellationToken,
 }

@@ -5,6 +5,7 @@
 
 pub mod context;
 pub mod router;
+pub mod slots;
 
 mod artifact;
 pub mod bulk;

@@ -8,6 +8,7 @@ use http::{Method, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
+use super::super::slots::Slots;
 use super::*;
 use crate::core::base::clock::ManualClock;
 use crate::core::base::disk::RealDisk;
@@ -110,6 +111,7 @@ impl Node {
             metrics: metrics.clone(),
             flights: Default::default(),
             lanes: Default::default(),
+            walked: Default::default(),
             circuits: readiness.circuits().clone(),
             concurrency: 4,
             peers: Default::default(),
@@ -125,7 +127,8 @@ impl Node {
             metrics,
             clock: clock.clone(),
             executor,
-            bulk: Default::default(),
+            bulk: Slots::for_bulk(),
+            bodies: Slots::for_bodies(),
             shutdown: Default::default(),
         });
         network.attach(&url, Some(router(Arc::clone(&context))));
