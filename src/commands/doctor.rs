@@ -196,6 +196,7 @@ pub(super) fn world() -> World {
         disk: Arc::new(RealDisk),
         transport: Some(Arc::new(HttpTransport::default())),
         runtime: tokio::runtime::Handle::current(),
+        root: "/".into(),
     }
 }
 

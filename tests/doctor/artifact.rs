@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use crate::doctor::{kura, listing};
 use crate::support::node::Node;
-use crate::support::traffic::Artifact;
 
 /// The JSON answer about an artifact, and the exit code.
 fn explained(node: &Node, arguments: &[&str]) -> (i32, Value) {

@@ -102,7 +102,10 @@ fn a_node_that_was_killed_leaves_a_dead_socket_and_is_looked_at_offline() {
     let diagnosis = Diagnosis::of(&node, &["--verify", "all"]);
     assert_eq!((diagnosis.code, diagnosis.report["vantage"].as_str()), (0, Some("offline")), "{}", diagnosis.report);
     let asks_a_node = ["INDEX_WRITE_STOPPED", "NO_PROGRESS", "BREAKER_OPEN", "NOT_READY", "READY_BUT_EMPTY"];
-    assert_eq!(diagnosis.with_status("skip"), [&["UPLOAD_SLOTS"], &ABOUT_PEERS[..], &asks_a_node].concat());
+    assert_eq!(
+        diagnosis.with_status("skip"),
+        [&["DELETED_BUT_OPEN", "UPLOAD_SLOTS"], &ABOUT_PEERS[..], &asks_a_node].concat()
+    );
     assert_eq!(diagnosis.status("RUN_RECORD_STALE"), "warn");
     assert_eq!(crate::doctor::listing(&node.data_dir()), before);
     assert_eq!(Diagnosis::of(&node, &["--online", "--only", "node"]).code, 4, "insisting makes it an error");

@@ -1,5 +1,6 @@
 //! The ground floor: identifiers, units, clocks, randomness and disk operations. Knows nothing of kura's parts.
 
+pub mod cgroups;
 pub mod clock;
 pub mod disk;
 pub mod executor;

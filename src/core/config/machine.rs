@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::core::base::cgroups::memory_limit;
+
 /// Facts about the machine and the process; tests make their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -23,9 +25,6 @@ const MEMORY_BYTES_FALLBACK: u64 = 512 << 20;
 /// Assumed without a limit to read; the usual soft limit.
 const OPEN_FILES_FALLBACK: u64 = 1024;
 
-/// Where a container's memory limit stands, in both generations of control groups.
-const CGROUP_MEMORY_FILES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-
 impl Machine {
     /// Reads the facts of this process.
     pub fn of_this_process() -> Self {
@@ -40,34 +39,12 @@ impl Machine {
 }
 
 fn memory_bytes() -> u64 {
-    let limits = CGROUP_MEMORY_FILES.iter().filter_map(|path| read_number(Path::new(path)));
-    limits.chain(host_memory_bytes()).min().unwrap_or(MEMORY_BYTES_FALLBACK)
-}
-
-fn read_number(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn host_memory_bytes() -> Option<u64> {
-    mem_total_bytes(&std::fs::read_to_string("/proc/meminfo").ok()?)
-}
-
-/// `MemTotal:  16384 kB` in bytes.
-fn mem_total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    memory_limit(Path::new("/"), "self").map_or(MEMORY_BYTES_FALLBACK, |limit| limit.bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_read_from_meminfo() {
-        assert_eq!(mem_total_bytes("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
-        assert_eq!(mem_total_bytes("MemFree: 1 kB\n"), None);
-    }
 
     #[test]
     fn this_machine_has_something_to_offer() {

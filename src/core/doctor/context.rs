@@ -91,6 +91,8 @@ pub struct World {
     pub transport: Option<Arc<dyn PeerTransport>>,
     /// Where exchanges with peers run.
     pub runtime: tokio::runtime::Handle,
+    /// Below this lie `/proc` and `/sys`.
+    pub root: PathBuf,
 }
 
 /// From where this run looks.

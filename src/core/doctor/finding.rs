@@ -43,6 +43,8 @@ codes! {
     ConfigBudgetImpossible = "CONFIG_BUDGET_IMPOSSIBLE",
     /// Few files may be open.
     FdLimitLow = "FD_LIMIT_LOW",
+    /// The settings ask for more memory than there is.
+    MemoryBudget = "MEMORY_BUDGET",
     /// Another process listens where this node would.
     ListenerTaken = "LISTENER_TAKEN",
     /// The data dir does not exist.
@@ -61,12 +63,16 @@ codes! {
     BallastMissing = "BALLAST_MISSING",
     /// The volume allows less than the budget.
     BudgetOvercommit = "BUDGET_OVERCOMMIT",
+    /// The running node holds files open that have no name any more.
+    DeletedButOpen = "DELETED_BUT_OPEN",
     /// Parts of the data dir belong to someone who is not the server.
     DataDirOwner = "DATA_DIR_OWNER",
     /// A process holds the data dir.
     DataDirLocked = "DATA_DIR_LOCKED",
     /// The last process did not stop in order, and none runs now.
     RunRecordStale = "RUN_RECORD_STALE",
+    /// A process on another machine writes here, too.
+    TwoWriters = "TWO_WRITERS",
     /// The index is of a format this binary cannot read, or this is not a kura data dir.
     IndexFormat = "INDEX_FORMAT",
     /// The index does not open.
@@ -85,6 +91,8 @@ codes! {
     BodyUnreferenced = "BODY_UNREFERENCED",
     /// Bodies do not match their digest.
     BodyCorrupt = "BODY_CORRUPT",
+    /// Action results name blobs that are gone without a trace.
+    ActionClosureBroken = "ACTION_CLOSURE_BROKEN",
     /// Catching up from peers has not ended.
     BootstrapIncomplete = "BOOTSTRAP_INCOMPLETE",
     /// The sources of peers name nobody.

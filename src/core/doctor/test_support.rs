@@ -58,6 +58,7 @@ pub fn world() -> World {
         disk: Arc::new(RealDisk),
         transport: None,
         runtime: runtime(),
+        root: "/".into(),
     }
 }
 

@@ -6,6 +6,8 @@
 //! Invariants: a manifest exists only after its body is durable; readers of the log never see rows above the head;
 //! every read filters by tombstones.
 
+pub mod action_closure;
+pub mod action_result;
 pub mod backfill;
 pub mod breaker;
 pub mod committer;

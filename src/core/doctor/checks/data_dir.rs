@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use super::staging::age;
 use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockHolder, LockState, host_name};
-use crate::core::data_dir::run_record::RunRecord;
+use crate::core::data_dir::run_record::{HEARTBEAT_INTERVAL, RunRecord, boot_id};
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
 use crate::core::doctor::context::{Context, Vantage, quoted};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
@@ -243,6 +243,70 @@ fn stale(context: &Context, record: &RunRecord) -> Outcome {
             Remedy::text("first make sure that it does not run on its host; its log says why it ended")
                 .change(context.command("serve", &[])),
         )
+}
+
+/// A heartbeat that is no older shows a process that writes: three are missed before it counts as gone.
+const FRESH_MS: u64 = 3 * HEARTBEAT_INTERVAL.as_millis() as u64 + 5_000;
+
+/// Whether a process on another machine writes here, too.
+#[derive(Debug)]
+pub struct TwoWriters;
+
+impl Check for TwoWriters {
+    fn about(&self) -> About {
+        About { fatal: true, ..about(Code::TwoWriters, "nobody writes here from another machine", Severity::Fail) }
+    }
+
+    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        let layout = context.layout()?;
+        let record = RunRecord::load(layout);
+        let record =
+            record.map_err(|error| CheckError(format!("failed to read {}: {error}", layout.run_record().display())))?;
+        let Some(record) = record else { return Ok(Outcome::ok("no process left a record")) };
+        let silent_ms = context.world.clock.now_ms().saturating_sub(record.heartbeat_ms);
+        if record.clean || silent_ms > FRESH_MS {
+            return Ok(Outcome::ok("no other machine's process shows a sign of life"));
+        }
+        // On one machine, whatever its containers are called, the lock decides and two writers are impossible.
+        if !record.boot_id.is_empty() && record.boot_id == boot_id() {
+            return Ok(Outcome::ok(format!("pid {} runs on this machine, where the lock holds", record.pid)));
+        }
+        // What a node says on its control socket it says on this machine.
+        if context.live().is_ok_and(|status| status.instance_id == record.instance_id.to_string()) {
+            return Ok(Outcome::ok("the process that answers wrote the record"));
+        }
+        let state = DataDirLock::probe(layout);
+        let state = state.map_err(|error| CheckError::from_error("look at the lock", &error))?;
+        Ok(two_writers(&record, &state, silent_ms))
+    }
+}
+
+fn two_writers(record: &RunRecord, state: &LockState, silent_ms: u64) -> Outcome {
+    let mut evidence = Evidence::new()
+        .value("pid", record.pid)
+        .value("host", record.host.clone())
+        .value("instance_id", record.instance_id.to_string())
+        .value("heartbeat_ms", record.heartbeat_ms)
+        .value("heartbeat_age_ms", silent_ms)
+        .value("lock_held_here", matches!(state, LockState::Held(_)))
+        .fact(format!("pid {} on {} gave a sign of life {} ago", record.pid, record.host, age(silent_ms)));
+    let message = match state {
+        LockState::Held(holder) => {
+            evidence = evidence.fact(format!("here it is held by {holder}"));
+            format!("two processes write to this data dir: one here and one on {}", record.host)
+        }
+        LockState::Free => {
+            evidence = evidence.fact("its lock does not reach here".to_owned());
+            format!("a process on {} writes to this data dir, and nothing here would stop a second one", record.host)
+        }
+    };
+    Outcome::fail(message)
+        .evidence(evidence)
+        .effect("two writers of one index destroy it: rows are lost and bodies are unlinked under the other one")
+        .remedy(Remedy::text(
+            "stop one of them (scale to 1 replica for each volume) before anything else; give each node a volume of its \
+             own, ReadWriteOnce and not NFS",
+        ))
 }
 
 #[cfg(test)]

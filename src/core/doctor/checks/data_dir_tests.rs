@@ -94,3 +94,43 @@ fn a_record_without_a_process_is_stale_and_a_live_or_clean_one_is_not() {
     record.stopped(1_749_999_995_000).store(&layout, world().disk.as_ref()).unwrap();
     assert_eq!(look(&RunRecordStale, &context(root.path())).status, Status::Ok, "it stopped in order");
 }
+
+/// The record of a process of another boot (another machine), as old as said.
+fn foreign_record(data_dir: &std::path::Path, age_ms: u64, clean: bool) {
+    use crate::core::base::disk::RealDisk;
+    use crate::core::base::ids::InstanceId;
+    let now_ms = 1_750_000_000_000 - age_ms;
+    let mut record = RunRecord::starting(InstanceId([7; 16]), now_ms);
+    (record.boot_id, record.host, record.clean) = ("another boot".to_owned(), "kura-1".to_owned(), clean);
+    record.store(&Layout::with_default_tmp(data_dir), &RealDisk).unwrap();
+}
+
+#[test]
+fn a_fresh_heartbeat_of_another_machine_fails_whether_or_not_the_lock_is_held_here() {
+    let root = tempfile::tempdir().unwrap();
+    let looked = || look(&TwoWriters, &context(root.path()));
+    assert_eq!(looked().status, Status::Ok, "nobody was ever here");
+    foreign_record(root.path(), 9_000, false);
+    let free = looked();
+    assert_eq!(free.status, Status::Fail, "{free:?}");
+    assert!(free.message.starts_with("a process on kura-1 writes"), "{}", free.message);
+    assert_eq!(free.evidence.values()["lock_held_here"], false);
+    let lock = DataDirLock::try_acquire(&Layout::with_default_tmp(root.path()), 1).unwrap();
+    assert!(looked().message.starts_with("two processes write"));
+    drop(lock);
+}
+
+#[test]
+fn a_silent_a_finished_and_a_local_process_are_no_second_writer() {
+    let root = tempfile::tempdir().unwrap();
+    let looked = || look(&TwoWriters, &context(root.path())).status;
+    foreign_record(root.path(), 60_000, false);
+    assert_eq!(looked(), Status::Ok, "silent for a minute");
+    foreign_record(root.path(), 1_000, true);
+    assert_eq!(looked(), Status::Ok, "stopped in order");
+    let layout = Layout::with_default_tmp(root.path());
+    let mut local = RunRecord::starting(crate::core::base::ids::InstanceId([7; 16]), 1_750_000_000_000);
+    local.host = "another-container".to_owned();
+    local.store(&layout, &crate::core::base::disk::RealDisk).unwrap();
+    assert_eq!(looked(), Status::Ok, "the same boot is the same kernel, and there the lock decides");
+}

@@ -3,10 +3,12 @@
 pub mod bodies;
 pub mod bootstrap;
 pub mod budget;
+pub mod closure;
 pub mod config;
 pub mod data_dir;
 pub mod index;
 pub mod machine;
+pub mod memory;
 pub mod mesh;
 pub mod node;
 pub mod node_store;
@@ -15,6 +17,7 @@ pub mod peer_names;
 pub mod peers;
 pub mod replication;
 pub mod staging;
+pub mod unlinked;
 pub mod volume;
 
 mod registry;

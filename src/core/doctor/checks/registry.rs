@@ -1,15 +1,19 @@
 //! The order of the checks: by category, and a check stands behind those it needs.
 
-use super::{bodies, bootstrap, budget, config, data_dir, index, machine, mesh, node, peers, staging, volume};
+use super::{
+    bodies, bootstrap, budget, closure, config, data_dir, index, machine, memory, mesh, node, peers, staging, unlinked,
+    volume,
+};
 use super::{node_store, one_way, peer_names, replication};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 40] = [
+pub static ALL: [&dyn Check; 44] = [
     &config::ConfigInvalid,
     &config::ConfigUnknownKey,
     &budget::ConfigBudgetImpossible,
     &machine::FdLimitLow,
+    &memory::MemoryBudget,
     &machine::ListenerTaken,
     &volume::DataDirMissing,
     &machine::DataDirUnmounted,
@@ -19,9 +23,11 @@ pub static ALL: [&dyn Check; 40] = [
     &volume::InodesLow,
     &budget::BallastMissing,
     &budget::BudgetOvercommit,
+    &unlinked::DeletedButOpen,
     &data_dir::DataDirOwner,
     &data_dir::DataDirLocked,
     &data_dir::RunRecordStale,
+    &data_dir::TwoWriters,
     &index::IndexFormat,
     &index::IndexUnreadable,
     &staging::StagingOtherDevice,
@@ -31,6 +37,7 @@ pub static ALL: [&dyn Check; 40] = [
     &bodies::BodyMissing,
     &bodies::BodyUnreferenced,
     &bodies::BodyCorrupt,
+    &closure::ActionClosureBroken,
     &bootstrap::BootstrapIncomplete,
     &mesh::PeersNone,
     &mesh::PeersOnlySelf,

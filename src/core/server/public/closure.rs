@@ -11,15 +11,16 @@ use std::os::unix::fs::FileExt;
 
 use futures_util::StreamExt;
 
-use super::action_result::{MESSAGE_BYTES_MAX, NamedBlobs, blobs_of_action_result, blobs_of_tree};
 use super::problem::Problem;
 use super::rule::Target;
 use crate::core::base::executor;
 use crate::core::base::ids::Sha256Digest;
 use crate::core::server::metrics::ClosureResult;
 use crate::core::server::node::NodeContext;
+use crate::core::store::action_result::{
+    MESSAGE_BYTES_MAX, NamedBlobs, blob_name, blobs_of_action_result, blobs_of_tree,
+};
 use crate::core::store::error::StoreError;
-use crate::core::store::record::ArtifactKey;
 use crate::core::store::{OpenBody, Store};
 
 /// Blobs asked of peers at the same time for one result.
@@ -82,10 +83,6 @@ async fn is_had(node: &NodeContext, namespace: &str, named: NamedBlobs) -> Resul
         }
     }
     Ok(true)
-}
-
-fn blob_name(namespace: &str, blob: &Sha256Digest) -> ArtifactKey {
-    ArtifactKey { producer: "bazel".to_owned(), namespace: namespace.to_owned(), key: format!("cas/{blob}") }
 }
 
 /// Those that are not here. Blocks.

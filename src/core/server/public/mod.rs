@@ -17,7 +17,6 @@ pub mod router;
 pub mod rule;
 pub mod upload;
 
-mod action_result;
 mod bazel;
 mod ccache;
 mod clean;

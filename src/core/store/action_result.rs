@@ -8,7 +8,11 @@
 
 use std::collections::BTreeSet;
 
+use super::record::ArtifactKey;
 use crate::core::base::ids::Sha256Digest;
+
+/// Whose action results name blobs.
+pub const PRODUCER: &str = "bazel";
 
 /// Longest message that is looked into. A result with ten thousand outputs has about 1.5 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -26,6 +30,11 @@ pub struct NamedBlobs {
     pub blobs: BTreeSet<Sha256Digest>,
     /// Those that are trees, and name blobs in turn.
     pub trees: BTreeSet<Sha256Digest>,
+}
+
+/// The name under which a namespace keeps a blob.
+pub fn blob_name(namespace: &str, blob: &Sha256Digest) -> ArtifactKey {
+    ArtifactKey { producer: PRODUCER.to_owned(), namespace: namespace.to_owned(), key: format!("cas/{blob}") }
 }
 
 /// The blobs of an action result; `None` if the bytes are none, or too many.
