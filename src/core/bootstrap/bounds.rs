@@ -149,6 +149,10 @@ impl Progress for CountedProgress<'_> {
         self.inner.row_ended(peer, end);
     }
 
+    fn rows_ended(&self, peer: &str, ends: &[RowEnd]) {
+        self.inner.rows_ended(peer, ends);
+    }
+
     fn finished(&self, peer: &str, error: Option<&str>) {
         self.inner.finished(peer, error);
     }

@@ -161,6 +161,11 @@ impl CatchUpMetrics {
 
     /// Counts an item from a peer.
     pub fn applied(&self, source: ApplySource, item: ItemType, outcome: ApplyOutcome) {
+        self.many_applied(source, item, outcome, 1);
+    }
+
+    /// Counts items from a peer.
+    pub fn many_applied(&self, source: ApplySource, item: ItemType, outcome: ApplyOutcome, count: u64) {
         let labels = [
             match source {
                 ApplySource::Replication => "replication",
@@ -178,10 +183,10 @@ impl CatchUpMetrics {
                 ApplyOutcome::Error => "error",
             },
         ];
-        self.apply_results.with_label_values(&labels).inc();
+        self.apply_results.with_label_values(&labels).inc_by(count);
         if source == ApplySource::Bootstrap && outcome == ApplyOutcome::Applied {
             let item = if item == ItemType::Artifact { "artifact" } else { "namespace_tombstone" };
-            self.applied_items.with_label_values(&[item]).inc();
+            self.applied_items.with_label_values(&[item]).inc_by(count);
         }
     }
 

@@ -60,6 +60,11 @@ impl Progress for Moving<'_> {
         self.told.row_ended(peer, end);
     }
 
+    fn rows_ended(&self, peer: &str, ends: &[RowEnd]) {
+        self.moved();
+        self.told.rows_ended(peer, ends);
+    }
+
     fn finished(&self, peer: &str, error: Option<&str>) {
         self.told.finished(peer, error);
     }

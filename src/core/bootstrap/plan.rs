@@ -54,14 +54,9 @@ impl PlannedItem {
 }
 
 /// Plans a page against the store; blocks.
-pub fn plan_page(
-    store: &Store,
-    tenant_id: &str,
-    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
-) -> Result<Vec<PlannedItem>, StoreError> {
-    let plan_one = |(record, body): (Box<Record>, Option<Bytes>)| {
-        let action = decide(store.wants(&record)?);
-        Ok(PlannedItem { id: record.name.artifact_id(tenant_id), record, body, action })
-    };
-    artifacts.into_iter().map(plan_one).collect()
+pub fn plan_page(store: &Store, artifacts: Vec<(Box<Record>, Option<Bytes>)>) -> Result<Vec<PlannedItem>, StoreError> {
+    let records: Vec<&Record> = artifacts.iter().map(|(record, _)| record.as_ref()).collect();
+    let wants = store.wants_all(&records)?;
+    let plan_one = |((record, body), (id, wants))| PlannedItem { id, record, body, action: decide(wants) };
+    Ok(artifacts.into_iter().zip(wants).map(plan_one).collect())
 }

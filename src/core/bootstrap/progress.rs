@@ -17,6 +17,10 @@ pub trait Progress: Send + Sync + std::fmt::Debug {
     fn row_ended(&self, peer: &str, _end: RowEnd) {
         self.advanced(peer, 1, 0);
     }
+    /// Listed rows of a page ended.
+    fn rows_ended(&self, peer: &str, ends: &[RowEnd]) {
+        ends.iter().for_each(|end| self.row_ended(peer, *end));
+    }
     /// The pass ended: `None` clean, or what went wrong.
     fn finished(&self, peer: &str, error: Option<&str>);
 }
@@ -40,6 +44,10 @@ impl Progress for Readiness {
 
     fn row_ended(&self, peer: &str, end: RowEnd) {
         self.update(|machine, now| machine.row_ended(peer, end, now));
+    }
+
+    fn rows_ended(&self, peer: &str, ends: &[RowEnd]) {
+        self.update(|machine, now| ends.iter().for_each(|end| machine.row_ended(peer, *end, now)));
     }
 
     fn finished(&self, peer: &str, error: Option<&str>) {

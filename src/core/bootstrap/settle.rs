@@ -181,11 +181,25 @@ impl<'a> PageEnds<'a> {
         }
     }
 
-    /// Takes note of an end of what was at hand. Where the volume is full the page ends, and is listed again.
-    fn note_at_hand(&self, ended: &AtHandEnd) {
+    /// Takes note of the ends of what was at hand, the usual ones together. Where the volume is full the page ends, and
+    /// is listed again.
+    fn note_at_hand(&self, ended: &[AtHandEnd]) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        note_end(self.pass, &mut noted.summary, (&ended.id, ended.version_ms), &ended.end, true);
-        noted.disk_full = ended.end.error.clone().or(noted.disk_full.take());
+        let is_usual = |ended: &&AtHandEnd| ended.end.outcome == Outcome::Applied && self.pass.log.is_none();
+        let (applied, others): (Vec<_>, Vec<_>) = ended.iter().partition(is_usual);
+        let ends: Vec<_> = applied.iter().map(|ended| ended.end.row_end(ended.version_ms)).collect();
+        self.pass.progress.rows_ended(&self.pass.peer.url, &ends);
+        let count = u64::try_from(applied.len()).unwrap_or(u64::MAX);
+        self.pass.engine.metrics.many_applied(ApplySource::Bootstrap, ItemType::Artifact, ApplyOutcome::Applied, count);
+        if count > 0 {
+            *noted.summary.outcomes.entry(Outcome::Applied).or_default() += count;
+        }
+        let bytes = applied.iter().fold(0_u64, |bytes, ended| bytes.saturating_add(ended.end.bytes));
+        noted.summary.bytes = noted.summary.bytes.saturating_add(bytes);
+        for ended in others {
+            note_end(self.pass, &mut noted.summary, (&ended.id, ended.version_ms), &ended.end, true);
+            noted.disk_full = ended.end.error.clone().or(noted.disk_full.take());
+        }
     }
 
     /// Each by itself, at most so many at the same time.
@@ -227,9 +241,7 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
         return Ok(summary);
     }
     let ends = PageEnds::new(pass);
-    for end in settle_at_hand(pass, at_hand).await? {
-        ends.note_at_hand(&end);
-    }
+    ends.note_at_hand(&settle_at_hand(pass, at_hand).await?);
     let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
     let (small, large): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(|item| travels_in_bulk(pass.peer, item));
     tokio::try_join!(
@@ -255,11 +267,11 @@ async fn plan(
     pass: &Pass<'_>,
     artifacts: Vec<(Box<Record>, Option<Bytes>)>,
 ) -> Result<(Vec<AtHand>, Vec<PlannedItem>), StoreError> {
-    let (tenant_id, flights) = (pass.engine.client.tenant_id().to_owned(), pass.engine.flights.clone());
+    let flights = pass.engine.flights.clone();
     let inline_max_bytes = pass.engine.staging.inline_max_bytes();
     let dry_run = pass.dry_run;
     let planned = move |store: &Store| {
-        let items = plan_page(store, &tenant_id, artifacts)?;
+        let items = plan_page(store, artifacts)?;
         Ok(if dry_run { (Vec::new(), items) } else { take_at_hand(items, &flights, inline_max_bytes) })
     };
     pass.engine.store.call(planned).await

@@ -11,10 +11,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::StoreError;
+use super::feed_rows::{FeedRows, PIECE_ROWS, log_row, readable};
 use super::index::View;
 use super::keys::{Table, last_seq, number_key};
 use super::state::Core;
-use super::walk::{FeedRow, LiveFilter};
+use super::walk::FeedRow;
 use crate::core::base::ids::{Epoch, Seq};
 
 /// Keys of `by_version` looked at for one page: rows outside the interval cost little, but must not hold a thread for
@@ -91,50 +92,66 @@ impl Core {
     ) -> Result<BackfillPage, StoreError> {
         let head_seq = *self.head.borrow();
         let view = self.index.view();
-        let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
+        let mut rows = FeedRows::new(&view, self.options.clock.now_ms(), request.inline_up_to, request.bytes_max);
         let mut page = BackfillPage { epoch: self.epoch, head_seq, position: request.below, rows: Vec::new() };
         let up_to = request.up_to.min(head_seq);
-        let mut bytes = 0_u64;
         let below = request.below.map(|position| position.0);
-        for (looked_at, row) in view.keys_back(Table::ByVersion, below.as_ref().map(<[u8; 18]>::as_slice))?.enumerate()
-        {
-            let key = row?;
-            if looked_at >= scanned_max || page.rows.len() >= request.rows_max {
+        let mut keys = view.keys_back(Table::ByVersion, below.as_ref().map(<[u8; 18]>::as_slice))?.peekable();
+        let mut scanned = 0;
+        while keys.peek().is_some() && scanned < scanned_max && rows.len() < request.rows_max {
+            let before = page.position;
+            let mut piece: Vec<(Seq, BackfillPosition)> = Vec::new();
+            let piece_rows = PIECE_ROWS.min(request.rows_max.saturating_sub(rows.len()));
+            while piece.len() < piece_rows && scanned < scanned_max {
+                let Some(key) = keys.next() else { break };
+                let key = key?;
+                scanned += 1;
+                let (Some(seq), Ok(position)) = (last_seq(&key), <[u8; BackfillPosition::LEN]>::try_from(&*key)) else {
+                    // One bad row must not keep every peer from all rows behind it.
+                    tracing::error!(table = "by_version", "store_row_corrupt");
+                    continue;
+                };
+                page.position = Some(BackfillPosition(position));
+                if seq > request.above && seq <= up_to {
+                    piece.push((seq, BackfillPosition(position)));
+                }
+            }
+            let (taken, places) = add_places(&view, &mut rows, &piece)?;
+            if taken < places.len() {
+                let last = taken.checked_sub(1).and_then(|last| places.get(last));
+                page.position = last.copied().or(before);
+                page.rows = rows.finish();
                 return Ok(page);
             }
-            let (Some(seq), Ok(position)) = (last_seq(&key), <[u8; BackfillPosition::LEN]>::try_from(&*key)) else {
-                // One bad row must not keep every peer from all rows behind it.
-                tracing::error!(table = "by_version", "store_row_corrupt");
-                continue;
-            };
-            if seq > request.above
-                && seq <= up_to
-                && let Some((row, weight)) = self.version_row(&view, &mut filter, seq, request.inline_up_to)?
-            {
-                if !page.rows.is_empty() && bytes + weight > request.bytes_max {
-                    return Ok(page);
-                }
-                bytes += weight;
-                page.rows.push(row);
-            }
-            page.position = Some(BackfillPosition(position));
         }
-        page.position = None;
+        if keys.peek().is_none() {
+            page.position = None;
+        }
+        page.rows = rows.finish();
         Ok(page)
     }
+}
 
-    fn version_row(
-        &self,
-        view: &View<'_>,
-        filter: &mut LiveFilter<'_>,
-        seq: Seq,
-        inline_up_to: u64,
-    ) -> Result<Option<(FeedRow, u64)>, StoreError> {
-        match view.get(Table::Log, &number_key(seq.0))? {
-            Some(log_row) => self.feed_row(view, filter, seq, &log_row, inline_up_to),
-            None => Ok(None),
+/// Looks up the log rows of these places and adds them to the page. Gives how many of those that have one went in, and
+/// where each of them is.
+fn add_places(
+    view: &View<'_>,
+    rows: &mut FeedRows<'_>,
+    piece: &[(Seq, BackfillPosition)],
+) -> Result<(usize, Vec<BackfillPosition>), StoreError> {
+    let mut ascending = piece.to_vec();
+    ascending.sort_unstable_by_key(|(seq, _)| *seq);
+    let keys: Vec<_> = ascending.iter().map(|(seq, _)| number_key(seq.0)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
+    let mut found = Vec::with_capacity(piece.len());
+    for ((seq, position), row) in ascending.into_iter().zip(view.get_many(Table::Log, &keys)?) {
+        if let Some(bytes) = readable(row)? {
+            found.push((position, log_row(seq, &bytes)));
         }
     }
+    found.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
+    let (positions, places): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    Ok((rows.add(places)?, positions))
 }
 
 #[cfg(test)]

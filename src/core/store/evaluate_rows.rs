@@ -22,7 +22,7 @@ impl Evaluation<'_> {
         let mut touched = vec![&record];
         touched.extend(old.as_ref());
         self.load_extents(&touched)?;
-        let mut namespace = self.namespace(&record.name.namespace)?;
+        let newest_ms = self.newest_of(&record.name.namespace)?;
         self.load_stub(&id)?;
         record.seq = self.state.take_seq();
         if let Some(old) = &old {
@@ -38,9 +38,8 @@ impl Evaluation<'_> {
         self.add_rows(id, &record);
         self.count_body(&record, true);
         self.state.charge(self.core.charge_of(&record));
-        if namespace.number(1) < record.version_ms {
-            namespace.set_number(1, record.version_ms);
-            self.namespaces.insert(record.name.namespace.clone(), namespace);
+        if newest_ms < record.version_ms {
+            self.raise_namespace(&record.name.namespace, record.version_ms);
         }
         self.core.note_version(record.version_ms);
         let noted = self.wanted.get(&id);
@@ -159,23 +158,44 @@ impl Evaluation<'_> {
         self.core.readable_manifest(id)
     }
 
-    pub(super) fn tombstone(&self, namespace: &str) -> Result<Option<u64>, StoreError> {
-        Ok(self.tombstone_row(namespace)?.map(|row| row.number(1)))
+    pub(super) fn tombstone(&mut self, namespace: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.known_tombstone(namespace)?.map(|row| row.number(1)))
     }
 
-    pub(super) fn tombstone_row(&self, namespace: &str) -> Result<Option<Row>, StoreError> {
-        if let Some(known) = self.tombstone_rows.get(namespace) {
-            return Ok(Some(known.clone()));
+    pub(super) fn tombstone_row(&mut self, namespace: &str) -> Result<Option<Row>, StoreError> {
+        Ok(self.known_tombstone(namespace)?.cloned())
+    }
+
+    /// Only the committer sets tombstones, so one that is read for a group holds for all of it, and so does its absence.
+    fn known_tombstone(&mut self, namespace: &str) -> Result<Option<&Row>, StoreError> {
+        if !self.tombstone_rows.contains_key(namespace) {
+            let bytes = self.core.index.get(Table::Tombstones, namespace.as_bytes())?;
+            let row =
+                bytes.map(|bytes| Row::decode(&bytes).map_err(|error| corrupt("tombstones", error))).transpose()?;
+            self.tombstone_rows.insert(namespace.to_owned(), row);
         }
-        let bytes = self.core.index.get(Table::Tombstones, namespace.as_bytes())?;
-        bytes.map(|bytes| Row::decode(&bytes).map_err(|error| corrupt("tombstones", error))).transpose()
+        Ok(self.tombstone_rows.get(namespace).and_then(Option::as_ref))
     }
 
-    pub(super) fn namespace(&self, namespace: &str) -> Result<Row, StoreError> {
-        if let Some(known) = self.namespaces.get(namespace) {
-            return Ok(known.clone());
+    /// The newest version ever put into a namespace, with what this group puts into it.
+    pub(super) fn newest_of(&mut self, namespace: &str) -> Result<u64, StoreError> {
+        if let Some(known) = self.namespaces.get(namespace).or_else(|| self.namespaces_read.get(namespace)) {
+            return Ok(known.number(1));
         }
         let bytes = self.core.index.get(Table::Namespaces, namespace.as_bytes())?;
-        bytes.map_or(Ok(Row::default()), |bytes| Row::decode(&bytes)).map_err(|error| corrupt("namespaces", error))
+        let row = bytes.map_or(Ok(Row::default()), |bytes| Row::decode(&bytes));
+        let row = row.map_err(|error| corrupt("namespaces", error))?;
+        let newest_ms = row.number(1);
+        self.namespaces_read.insert(namespace.to_owned(), row);
+        Ok(newest_ms)
+    }
+
+    /// Raises it; its row has been read.
+    fn raise_namespace(&mut self, namespace: &str, version_ms: u64) {
+        if let Some(row) = self.namespaces.get_mut(namespace) {
+            return row.set_number(1, version_ms);
+        }
+        let read = self.namespaces_read.remove(namespace).unwrap_or_default();
+        self.namespaces.insert(namespace.to_owned(), read.with_number(1, version_ms));
     }
 }

@@ -321,6 +321,14 @@ impl Store {
         self.core.wants(record)
     }
 
+    /// As [`Self::wants`], for a page of rows, with their ids.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn wants_all(&self, records: &[&Record]) -> Result<Vec<(ArtifactId, Wants)>, StoreError> {
+        self.core.wants_all(records)
+    }
+
     /// A page of live manifests in id order.
     pub fn manifest_page(&self, request: &ManifestPageRequest) -> Result<ManifestPage, StoreError> {
         self.core.manifest_page(request)

@@ -99,8 +99,15 @@ impl Pending {
         }
     }
 
+    fn put(&self) -> Option<&Put> {
+        match &self.work {
+            Work::Change(Operation::Put(put)) => Some(put),
+            _ => None,
+        }
+    }
+
     fn is_put(&self) -> bool {
-        matches!(self.work, Work::Change(Operation::Put(_)))
+        self.put().is_some()
     }
 }
 
@@ -212,6 +219,9 @@ impl Groups {
 
     fn decide(&mut self, group: Vec<Pending>, evaluation: &mut Evaluation<'_>) -> (Vec<Pending>, Vec<Verdict>) {
         let (mut kept, mut verdicts) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        if let Err(error) = evaluation.read_ahead(group.iter().filter_map(Pending::put)) {
+            tracing::debug!(%error, "manifests_not_read_ahead");
+        }
         for mut pending in group {
             let Pending { work, body_no, .. } = &mut pending;
             let numbers = &mut self.numbers;

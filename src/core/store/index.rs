@@ -32,6 +32,13 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 /// Bits per key of the filters: 1 % false answers.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
+/// The filter of a memtable, by its largest size: 160 KiB beside 32 MiB are ten bits a key for more rows than fit between
+/// two flushes.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.005;
+
+/// What a batch takes from the heap at once: a lone change fits, and a group doubles it a few times.
+const BATCH_BYTES: usize = 4 << 10;
+
 /// How the index is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct IndexOptions {
@@ -110,6 +117,20 @@ impl Index {
         self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| row_error(&self.path, table, &error))
     }
 
+    /// Many values at once, in the order of the keys, which ascend. A value that cannot be read is an error of its own.
+    pub(crate) fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Found<'_>>, StoreError> {
+        let family = self.family(table)?;
+        Ok(self.found(table, self.db.batched_multi_get_cf(family, keys.iter().copied(), true)))
+    }
+
+    fn found<'a>(
+        &self,
+        table: Table,
+        rows: Vec<Result<Option<DBPinnableSlice<'a>>, rocksdb::Error>>,
+    ) -> Vec<Found<'a>> {
+        rows.into_iter().map(|row| row.map_err(|error| row_error(&self.path, table, &error))).collect()
+    }
+
     /// Rows from a key on, ascending, as they are now.
     pub(crate) fn rows<'a>(
         &'a self,
@@ -127,7 +148,8 @@ impl Index {
 
     /// A batch to fill.
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { index: self, batch: WriteBatch::default(), failed: None }
+        let families = Table::ALL.map(|table| self.db.cf_handle(table.name()));
+        Batch { index: self, families, batch: WriteBatch::with_capacity_bytes(BATCH_BYTES), failed: None }
     }
 
     /// Applies a batch; with `sync` it is durable when this returns.
@@ -180,10 +202,23 @@ pub(crate) struct View<'a> {
 /// A row's key and value.
 pub(crate) type KeyValue = (Box<[u8]>, Box<[u8]>);
 
+/// One of many values.
+pub(crate) type Found<'a> = Result<Option<DBPinnableSlice<'a>>, StoreError>;
+
 impl<'a> View<'a> {
     /// One value.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.snapshot.get_cf(self.index.family(table)?, key).map_err(|error| index_error(&self.index.path, &error))
+    }
+
+    /// Many values at once, in the order of the keys, which ascend. A value that cannot be read is an error of its own.
+    pub(crate) fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Found<'a>>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        let family = self.index.family(table)?;
+        Ok(self
+            .index
+            .found(table, self.index.db.batched_multi_get_cf_opt(family, keys.iter().copied(), true, &options)))
     }
 
     /// Rows from a key on, ascending, up to but without `end` if it is given.
@@ -228,14 +263,23 @@ impl<'a> View<'a> {
 /// Changes that become visible and durable together.
 pub(crate) struct Batch<'a> {
     index: &'a Index,
+    /// In the order of [`Table::ALL`]: looking one up by its name costs as much as putting a small row.
+    families: [Option<&'a ColumnFamily>; Table::ALL.len()],
     batch: WriteBatch,
     failed: Option<StoreError>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn family(&self, table: Table) -> Result<&'a ColumnFamily, StoreError> {
+        match self.families.get(table as usize) {
+            Some(Some(family)) => Ok(family),
+            _ => self.index.family(table),
+        }
+    }
+
     /// Sets a value. A table that is absent fails the write of the whole batch.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        match self.index.family(table) {
+        match self.family(table) {
             Ok(family) => self.batch.put_cf(family, key, value),
             Err(error) => self.failed = Some(error),
         }
@@ -243,7 +287,7 @@ impl Batch<'_> {
 
     /// Removes a key.
     pub(crate) fn delete(&mut self, table: Table, key: &[u8]) {
-        match self.index.family(table) {
+        match self.family(table) {
             Ok(family) => self.batch.delete_cf(family, key),
             Err(error) => self.failed = Some(error),
         }
@@ -303,6 +347,11 @@ fn table_options(options: &IndexOptions, cache: &Cache, table: Option<Table>) ->
         blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     }
     let mut family = Options::default();
+    if table == Some(Table::Manifests) {
+        // Each put looks whether its artifact is here, mostly in vain, and the newest table is in memory.
+        family.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+        family.set_memtable_whole_key_filtering(true);
+    }
     family.set_block_based_table_factory(&blocks);
     // Build tools send what is compressed already; trying again costs a tenth of a flush.
     let is_bodies = table == Some(Table::Bodies);

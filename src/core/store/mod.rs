@@ -46,6 +46,7 @@ mod evaluate_rows;
 mod eviction_extents;
 mod eviction_walk;
 mod facade;
+mod feed_rows;
 mod group;
 mod index;
 mod keys;

@@ -5,6 +5,7 @@
 //! `bodies` stands and the breaker is closed; an error that says nothing of the body (too many open files, no memory,
 //! an I/O error) is passed on as an error.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -67,12 +68,51 @@ impl Core {
     /// Whether a peer's row is worth fetching.
     pub(crate) fn wants(&self, offered: &Record) -> Result<Wants, StoreError> {
         let id = self.id_of(offered);
-        let existing = self.readable_manifest(&id)?;
+        let tombstone = self.tombstone(&offered.name.namespace)?;
+        self.wants_over(offered, &id, self.readable_manifest(&id)?, tombstone)
+    }
+
+    /// As [`Self::wants`], for a page of rows, with their ids: what they meet here is read together.
+    pub(crate) fn wants_all(&self, offered: &[&Record]) -> Result<Vec<(ArtifactId, Wants)>, StoreError> {
+        let ids: Vec<ArtifactId> = offered.iter().map(|record| self.id_of(record)).collect();
+        let mut sorted = ids.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut manifests: HashMap<_, _> = self.readable_manifests(&sorted)?.into_iter().collect();
+        let mut tombstones: HashMap<&str, Option<u64>> = HashMap::new();
+        let mut wants = Vec::with_capacity(ids.len());
+        for (record, id) in offered.iter().zip(ids) {
+            // A page may list an artifact twice; the second time it is read by itself.
+            let existing = match manifests.remove(&id) {
+                Some(existing) => existing,
+                None => self.readable_manifest(&id)?,
+            };
+            let namespace = record.name.namespace.as_str();
+            let tombstone = match tombstones.get(namespace) {
+                Some(known) => *known,
+                None => {
+                    let read = self.tombstone(namespace)?;
+                    tombstones.insert(namespace, read);
+                    read
+                }
+            };
+            wants.push((id, self.wants_over(record, &id, existing, tombstone)?));
+        }
+        Ok(wants)
+    }
+
+    fn wants_over(
+        &self,
+        offered: &Record,
+        id: &ArtifactId,
+        existing: Option<Record>,
+        tombstone: Option<u64>,
+    ) -> Result<Wants, StoreError> {
         let here = Here {
             existing: existing.as_ref(),
             live: None,
-            tombstone: self.tombstone(&offered.name.namespace)?,
-            stub: if existing.is_none() { self.stub(&id)? } else { None },
+            tombstone,
+            stub: if existing.is_none() { self.stub(id)? } else { None },
             floor_ms: self.evicted_floor_ms.load(Ordering::Acquire),
             now_ms: self.options.clock.now_ms(),
         };

@@ -24,7 +24,7 @@
 use std::collections::BTreeMap;
 
 use super::record::{ArtifactKey, BodyPlace, Kind, Record};
-use super::tagged::{self, TaggedError, put_bytes, put_field, put_varint, take_bytes, take_varint};
+use super::tagged::{self, TaggedError, put_bytes, put_field, put_number, put_parts, take_bytes, take_varint};
 use crate::core::base::ids::{BodyNo, Digest, Seq, Sha256Digest, StoreId};
 use crate::core::base::limits::{
     ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX,
@@ -98,9 +98,7 @@ fn encode(record: &Record, local: bool) -> Vec<u8> {
         while let Some((early, content)) = unknown.next_if(|(known, _)| *known < tag) {
             put_field(&mut bytes, *early, content);
         }
-        if let Some(content) = field(record, tag, local) {
-            put_field(&mut bytes, tag, &content);
-        }
+        put_own_field(record, tag, local, &mut bytes);
     }
     for (tag, content) in unknown {
         put_field(&mut bytes, *tag, content);
@@ -108,35 +106,37 @@ fn encode(record: &Record, local: bool) -> Vec<u8> {
     bytes
 }
 
-/// The content of a field, `None` where it has its default.
-fn field(record: &Record, tag: u64, local: bool) -> Option<Vec<u8>> {
+/// Appends a field unless it has its default.
+fn put_own_field(record: &Record, tag: u64, local: bool, bytes: &mut Vec<u8>) {
     match tag {
-        1 => Some(vec![kind_byte(record.kind)]),
-        2 => nonzero(record.flags),
-        3 => Some(record.name.producer.as_bytes().to_vec()),
-        4 => Some(record.name.namespace.as_bytes().to_vec()),
-        5 => Some(record.name.key.as_bytes().to_vec()),
-        6 => Some(record.content_type.as_bytes().to_vec()),
-        7 => (!record.attributes.is_empty()).then(|| attribute_bytes(&record.attributes)),
-        8 => Some(tagged::number_bytes(record.size)),
-        9 => (record.stored_size != record.size).then(|| tagged::number_bytes(record.stored_size)),
-        10 => (record.encoding != 0).then(|| vec![record.encoding]),
-        11 => Some([&[BLAKE3], record.digest.as_bytes().as_slice()].concat()),
-        12 => record.sha256.map(|digest| digest.as_bytes().to_vec()),
-        13 => Some(tagged::number_bytes(record.version_ms)),
-        14 => nonzero(record.logical.into()),
-        15 => nonzero(record.created_at_ms),
-        16 => nonzero(record.received_at_ms),
-        17 => record.expires_at_ms.map(tagged::number_bytes),
-        18 => (record.origin != StoreId::default()).then(|| record.origin.as_bytes().to_vec()),
-        19 if local => record.body.map(body_bytes),
-        20 if local => nonzero(record.seq.0),
-        _ => None,
+        1 => put_field(bytes, tag, &[kind_byte(record.kind)]),
+        2 => put_nonzero(bytes, tag, record.flags),
+        3 => put_field(bytes, tag, record.name.producer.as_bytes()),
+        4 => put_field(bytes, tag, record.name.namespace.as_bytes()),
+        5 => put_field(bytes, tag, record.name.key.as_bytes()),
+        6 => put_field(bytes, tag, record.content_type.as_bytes()),
+        7 if !record.attributes.is_empty() => put_field(bytes, tag, &attribute_bytes(&record.attributes)),
+        8 => put_number(bytes, tag, record.size),
+        9 if record.stored_size != record.size => put_number(bytes, tag, record.stored_size),
+        10 if record.encoding != 0 => put_field(bytes, tag, &[record.encoding]),
+        11 => put_parts(bytes, tag, &[&[BLAKE3], record.digest.as_bytes()]),
+        12 => record.sha256.iter().for_each(|digest| put_field(bytes, tag, digest.as_bytes())),
+        13 => put_number(bytes, tag, record.version_ms),
+        14 => put_nonzero(bytes, tag, record.logical.into()),
+        15 => put_nonzero(bytes, tag, record.created_at_ms),
+        16 => put_nonzero(bytes, tag, record.received_at_ms),
+        17 => record.expires_at_ms.iter().for_each(|number| put_number(bytes, tag, *number)),
+        18 if record.origin != StoreId::default() => put_field(bytes, tag, record.origin.as_bytes()),
+        19 if local => record.body.iter().for_each(|body| put_body(bytes, tag, *body)),
+        20 if local => put_nonzero(bytes, tag, record.seq.0),
+        _ => {}
     }
 }
 
-fn nonzero(number: u64) -> Option<Vec<u8>> {
-    (number != 0).then(|| tagged::number_bytes(number))
+fn put_nonzero(bytes: &mut Vec<u8>, tag: u64, number: u64) {
+    if number != 0 {
+        put_number(bytes, tag, number);
+    }
 }
 
 fn kind_byte(kind: Kind) -> u8 {
@@ -156,14 +156,13 @@ fn attribute_bytes(attributes: &BTreeMap<String, String>) -> Vec<u8> {
     bytes
 }
 
-fn body_bytes(body: BodyPlace) -> Vec<u8> {
+fn put_body(bytes: &mut Vec<u8>, tag: u64, body: BodyPlace) {
     let (place, number) = match body {
         BodyPlace::Inline(number) => (0, number),
         BodyPlace::File(number) => (1, number),
     };
-    let mut bytes = vec![place];
-    put_varint(&mut bytes, number.0);
-    bytes
+    let (digits, length) = tagged::varint(number.0);
+    put_parts(bytes, tag, &[&[place], digits.get(..length).unwrap_or_default()]);
 }
 
 /// A record while its fields come in.

@@ -296,6 +296,27 @@ impl Core {
         }
     }
 
+    /// As [`Self::readable_manifest`], for many ids in ascending order; those that cannot be read are left out.
+    pub(crate) fn readable_manifests(
+        &self,
+        ids: &[ArtifactId],
+    ) -> Result<Vec<(ArtifactId, Option<Record>)>, StoreError> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let rows = self.index.get_many(Table::Manifests, &keys)?;
+        let mut manifests = Vec::with_capacity(ids.len());
+        for (id, row) in ids.iter().zip(rows) {
+            let Ok(bytes) = row else { continue };
+            match bytes.map(|bytes| Record::from_bytes(&bytes)).transpose() {
+                Ok(record) => manifests.push((*id, record)),
+                Err(reason) => {
+                    tracing::error!(%id, table = "manifests", %reason, "store_row_corrupt");
+                    manifests.push((*id, None));
+                }
+            }
+        }
+        Ok(manifests)
+    }
+
     /// What is left of an artifact that went; one of a later format is none.
     pub(crate) fn stub(&self, id: &ArtifactId) -> Result<Option<Stub>, StoreError> {
         if self.stubs.load(Ordering::Acquire) == 0 {

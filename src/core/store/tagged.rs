@@ -28,13 +28,26 @@ pub enum TaggedError {
     Number(u64),
 }
 
-/// Appends a varint.
-pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push((number & 0x7f) as u8 | 0x80);
+/// A varint: its bytes are the first so many.
+pub(crate) fn varint(mut number: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
+    let mut digits = [0; VARINT_BYTES_MAX];
+    let mut length = 0;
+    for digit in &mut digits {
+        length += 1;
+        *digit = (number & 0x7f) as u8;
         number >>= 7;
+        if number == 0 {
+            break;
+        }
+        *digit |= 0x80;
     }
-    bytes.push(number as u8);
+    (digits, length)
+}
+
+/// Appends a varint.
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, number: u64) {
+    let (digits, length) = varint(number);
+    bytes.extend_from_slice(digits.get(..length).unwrap_or_default());
 }
 
 /// Takes a varint off the front.
@@ -73,6 +86,19 @@ pub(crate) fn put_bytes(bytes: &mut Vec<u8>, content: &[u8]) {
 pub(crate) fn put_field(bytes: &mut Vec<u8>, tag: u64, content: &[u8]) {
     put_varint(bytes, tag);
     put_bytes(bytes, content);
+}
+
+/// Appends one field that consists of parts.
+pub(crate) fn put_parts(bytes: &mut Vec<u8>, tag: u64, parts: &[&[u8]]) {
+    put_varint(bytes, tag);
+    put_varint(bytes, parts.iter().map(|part| part.len() as u64).sum());
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+}
+
+/// Appends one field that is a number.
+pub(crate) fn put_number(bytes: &mut Vec<u8>, tag: u64, number: u64) {
+    let (digits, length) = varint(number);
+    put_field(bytes, tag, digits.get(..length).unwrap_or_default());
 }
 
 /// A varint as a field's whole content.

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::error::StoreError;
+use super::feed_rows::{FeedRows, PIECE_ROWS, log_row};
 use super::index::View;
-use super::keys::{LogRow, Table, key_number, number_key};
-use super::record::{BodyPlace, Record};
+use super::keys::{Table, key_number, number_key};
+use super::record::Record;
 use super::state::{Core, corrupt, is_deleted, is_expired, tombstone_version};
 use super::tagged::Row;
-use crate::core::base::ids::{ArtifactId, Digest, Epoch, Seq};
+use crate::core::base::ids::{ArtifactId, Epoch, Seq};
 
 /// What part of the manifests to list, in id order.
 #[derive(Debug, Clone)]
@@ -210,69 +211,31 @@ impl Core {
         if bound <= request.after {
             return Ok(page);
         }
-        let mut filter = LiveFilter::new(&view, self.options.clock.now_ms());
+        let mut rows = FeedRows::new(&view, self.options.clock.now_ms(), request.inline_up_to, request.bytes_max);
         let (from, end) = (number_key(request.after.0 + 1), number_key(bound.0.saturating_add(1)));
-        let mut bytes = 0_u64;
-        for (looked_at, row) in view.rows(Table::Log, &from, Some(&end))?.enumerate() {
-            let (key, value) = row?;
-            if looked_at >= request.rows_max {
+        let mut listed = view.rows(Table::Log, &from, Some(&end))?.take(request.rows_max.saturating_add(1)).peekable();
+        let mut looked_at = 0;
+        while looked_at < request.rows_max && listed.peek().is_some() {
+            let mut piece = Vec::new();
+            for row in listed.by_ref().take(PIECE_ROWS.min(request.rows_max - looked_at)) {
+                let (key, value) = row?;
+                let seq = Seq(key_number(&key).ok_or_else(|| corrupt("log", "a key is not a number"))?);
+                piece.push(log_row(seq, &value));
+            }
+            looked_at += piece.len();
+            let seqs: Vec<Seq> = piece.iter().map(|(seq, ..)| *seq).collect();
+            let taken = rows.add(piece)?;
+            page.next = taken.checked_sub(1).and_then(|last| seqs.get(last)).map_or(page.next, |seq| *seq);
+            if taken < seqs.len() {
+                page.rows = rows.finish();
                 return Ok(page);
             }
-            let seq = Seq(key_number(&key).ok_or_else(|| corrupt("log", "a key is not a number"))?);
-            if let Some((row, row_bytes)) = self.feed_row(&view, &mut filter, seq, &value, request.inline_up_to)? {
-                if !page.rows.is_empty() && bytes + row_bytes > request.bytes_max {
-                    return Ok(page);
-                }
-                bytes += row_bytes;
-                page.rows.push(row);
-            }
-            page.next = seq;
         }
-        page.next = bound;
+        if listed.peek().is_none() {
+            page.next = bound;
+        }
+        page.rows = rows.finish();
         Ok(page)
-    }
-
-    /// The row of the feed that a row of the log stands for, with its weight; `None` if there is nothing to tell.
-    pub(super) fn feed_row(
-        &self,
-        view: &View<'_>,
-        filter: &mut LiveFilter<'_>,
-        seq: Seq,
-        log_row: &[u8],
-        inline_up_to: u64,
-    ) -> Result<Option<(FeedRow, u64)>, StoreError> {
-        let log_bytes = log_row.len() as u64;
-        let row = LogRow::decode(log_row).unwrap_or_else(|reason| {
-            // One bad row must not keep every peer from all rows behind it.
-            tracing::error!(%seq, table = "log", %reason, "store_row_corrupt");
-            LogRow::Other(0)
-        });
-        match row {
-            LogRow::NamespaceDelete { namespace, version_ms } => {
-                Ok(Some((FeedRow::NamespaceDelete(Tombstone { namespace, version_ms, seq }), log_bytes)))
-            }
-            LogRow::Put { id, .. } => {
-                let Some(value) = view.get(Table::Manifests, id.as_bytes())? else { return Ok(None) };
-                let Some(record) = filter.live(&id, &value, &[])?.filter(|record| record.seq == seq) else {
-                    return Ok(None);
-                };
-                let body = inline_body(view, &record, inline_up_to)?;
-                let weight = (value.len() + body.as_ref().map_or(0, bytes::Bytes::len)) as u64;
-                Ok(Some((FeedRow::Put(Box::new(record), body), weight)))
-            }
-            LogRow::Other(_) => Ok(None),
-        }
-    }
-}
-
-/// The body if it is inline, small enough to ride along, and good; else the peer asks for it by itself.
-fn inline_body(view: &View<'_>, record: &Record, inline_up_to: u64) -> Result<Option<bytes::Bytes>, StoreError> {
-    match record.body {
-        Some(BodyPlace::Inline(body_no)) if record.size <= inline_up_to => {
-            let body = view.get(Table::Bodies, &number_key(body_no.0))?;
-            Ok(body.filter(|body| Digest::of(body) == record.digest).map(bytes::Bytes::from))
-        }
-        _ => Ok(None),
     }
 }
 
@@ -316,7 +279,12 @@ impl<'a> LiveFilter<'a> {
 
     /// The record of a manifest row if it is live and of one of the producers; one that does not decode is reported
     /// and passed over, for one bad row never stops a listing.
-    fn live(&mut self, id: &ArtifactId, value: &[u8], producers: &[&str]) -> Result<Option<Record>, StoreError> {
+    pub(super) fn live(
+        &mut self,
+        id: &ArtifactId,
+        value: &[u8],
+        producers: &[&str],
+    ) -> Result<Option<Record>, StoreError> {
         let record = match Record::from_bytes(value) {
             Ok(record) => record,
             Err(reason) => {

@@ -32,6 +32,9 @@ const PAGE_BYTES_MAX: u64 = 16 << 20;
 /// Largest body that rides along.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
 
+/// Bytes that the row of most artifacts takes without its body.
+const ROW_ROOM_BYTES: usize = 320;
+
 /// Longest wait for a new row.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -200,9 +203,17 @@ async fn wait_for_rows(context: &InternalContext, after: Seq, wait: Duration) ->
     Ok(())
 }
 
+/// About what a row takes in its page: growing one of some megabytes copies it several times.
+fn room_for(row: &FeedRow) -> usize {
+    match row {
+        FeedRow::Put(_, body) => ROW_ROOM_BYTES + body.as_ref().map_or(0, Bytes::len),
+        FeedRow::NamespaceDelete(tombstone) => ROW_ROOM_BYTES + tombstone.namespace.len(),
+    }
+}
+
 fn encode_page(header: FeedHeader, page: Vec<FeedRow>, asked: &Asked) -> Bytes {
     let own = header.store_id;
-    let mut bytes = BytesMut::new();
+    let mut bytes = BytesMut::with_capacity(page.iter().map(room_for).sum());
     encode(&Frame::Header(header), &mut bytes);
     let mut rows = 0;
     for row in page {
