@@ -9,6 +9,8 @@
 mod support;
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod full_volume;
 #[cfg(test)]
 mod live;
@@ -19,7 +21,17 @@ mod power_loss;
 #[cfg(test)]
 mod reclaim;
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod space;
+#[cfg(test)]
+mod step_check;
+#[cfg(test)]
+mod step_disk;
+#[cfg(test)]
+mod step_node;
+#[cfg(test)]
+mod steps;
 #[cfg(test)]
 mod volume;
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl SimNode {
     fn room_worker(&self, node: &NodeContext) -> Result<RoomWorker> {
         let keeper = RoomKeeper::new(&node.layout, Arc::clone(&node.seams.disk), self.capacity)?;
         let (store, executor, watch) = (node.store.clone(), Arc::clone(&node.seams.executor), node.space.clone());
-        Ok(RoomWorker { store, executor, watch, keeper })
+        Ok(RoomWorker { store, executor, staging: node.staging.clone(), watch, keeper })
     }
 
     /// Ends at once: connections are reset, tasks are dropped wherever they wait, the store is not closed.

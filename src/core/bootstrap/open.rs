@@ -197,7 +197,7 @@ impl OpenedDataDir {
         watch.publish(look.status, look.room);
         let (store, executor, cancel) =
             (self.engine.store.clone(), Arc::clone(&self.executor), CancellationToken::new());
-        let worker = RoomWorker { store, executor, watch, keeper };
+        let worker = RoomWorker { store, executor, staging: self.engine.staging.clone(), watch, keeper };
         self.room = Some((cancel.clone(), tokio::spawn(worker.run(cancel))));
         Ok(())
     }

@@ -18,6 +18,8 @@
 //! gives at a time only its share of what is missing, as large as its share of what is used: what grows by equal steps
 //! and shrinks in proportion comes to equal parts, whatever it began with.
 
+use std::collections::VecDeque;
+
 use crate::core::base::disk::VolumeSpace;
 
 /// Free share of the volume that eviction keeps: filesystems slow down when nearly full, and orchestrators evict pods
@@ -250,23 +252,31 @@ pub struct SpaceController {
     freeing: Freeing,
 }
 
-/// Evicted bytes that the volume has not counted as free yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Freeing {
+/// Evicted bytes that the volume has not counted as free yet: what each eviction was to free, the oldest first. There is
+/// at most one for each look, and each is forgotten after some looks, so they are few.
+#[derive(Debug, Clone, Default)]
+struct Freeing(VecDeque<Evicted>);
+
+/// One eviction.
+#[derive(Debug, Clone, Copy)]
+struct Evicted {
     bytes: u64,
-    /// Free bytes when they were evicted.
+    /// Free bytes before it.
     free_before: u64,
     looks_left: u32,
 }
 
 impl Freeing {
+    fn add(&mut self, bytes: u64, free_before: u64) {
+        self.0.push_back(Evicted { bytes, free_before, looks_left: FREEING_LOOKS });
+    }
+
     /// What is still to come at this much free.
     fn expected(&mut self, available_bytes: u64) -> u64 {
-        if self.looks_left == 0 {
-            return 0;
-        }
-        self.looks_left -= 1;
-        self.bytes.saturating_sub(available_bytes.saturating_sub(self.free_before))
+        self.0.retain(|evicted| evicted.looks_left > 0);
+        self.0.iter_mut().for_each(|evicted| evicted.looks_left -= 1);
+        let came = self.0.front().map_or(0, |oldest| available_bytes.saturating_sub(oldest.free_before));
+        self.0.iter().map(|evicted| evicted.bytes).sum::<u64>().saturating_sub(came)
     }
 }
 
@@ -279,7 +289,7 @@ impl SpaceController {
 
     /// This much was evicted from a volume that looked so before.
     pub fn note_evicted(&mut self, bytes: u64, before: &VolumeSpace) {
-        self.freeing = Freeing { bytes, free_before: before.available_bytes, looks_left: FREEING_LOOKS };
+        self.freeing.add(bytes, before.available_bytes);
     }
 
     /// Takes one measurement.

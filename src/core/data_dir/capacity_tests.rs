@@ -131,6 +131,29 @@ fn room_is_made_for_a_large_body_unless_nothing_would_make_it() {
     assert_eq!(controller.look(&wanting(60 * MIB)).evict_bytes, 0, "it is larger than all there is");
 }
 
+/// The index frees the bodies inside it when it drops their table file, which takes it a while.
+#[test]
+fn what_several_evictions_are_still_to_free_is_not_evicted_again() {
+    let total = 64 * MIB;
+    let mut controller = SpaceController::new(None, needs(total));
+    let (mut charged, mut evicted) = (40 * MIB, 0);
+    for look in 0..u64::from(FREEING_LOOKS) {
+        // A neighbour takes a little more before each of the first looks, and nothing comes free yet.
+        let free = (4 * MIB).saturating_sub(look.min(8) * 128 * 1024);
+        let seen = measured(total, free, charged);
+        let decision = controller.look(&seen);
+        controller.note_evicted(decision.evict_bytes, &seen.space);
+        (charged, evicted) = (charged - decision.evict_bytes, evicted + decision.evict_bytes);
+    }
+    let needed = Levels::of_bytes(total, &needs(total)).target - 3 * MIB;
+    assert!(evicted >= needed / 2 && evicted < needed + 3 * MIB, "{} KiB for {} KiB", evicted >> 10, needed >> 10);
+    for _ in 0..=FREEING_LOOKS {
+        let seen = measured(total, 3 * MIB, charged);
+        evicted = controller.look(&seen).evict_bytes;
+    }
+    assert!(evicted > 0, "what never came free is not waited for without end");
+}
+
 /// A volume with nodes on it that do what their controllers decide, at once and exactly.
 struct World {
     total: u64,

@@ -68,6 +68,7 @@ pub(super) fn worker(node: &NodeContext, keeper: RoomKeeper) -> RoomWorker {
     RoomWorker {
         store: node.store.clone(),
         executor: Arc::clone(&node.seams.executor),
+        staging: node.staging.clone(),
         watch: node.space.clone(),
         keeper,
     }

@@ -8,6 +8,8 @@
 //! Invariants: until the volume takes writes again the stopped store stays open, because it still serves reads. It is
 //! opened anew only after the last holder let go of it. Between the two, requests wait as they do at start-up.
 //!
+//! An index whose tables do not match their checksums is closed and made anew in the same way.
+//!
 //! Failure: a try that fails is repeated after a pause that doubles up to a minute. The node's end ends the tries.
 
 use std::sync::{Arc, Mutex};
@@ -60,8 +62,9 @@ impl StoreKeeper {
     /// Whether the store takes writes, perhaps only now again.
     async fn look(&self) -> bool {
         if let Some(store) = self.node.store.current() {
-            let Some(reason) = store.stats().write_stopped else { return true };
-            if !self.takes_writes().await {
+            let damage = store.damage();
+            let Some(reason) = damage.clone().or_else(|| store.stats().write_stopped) else { return true };
+            if !self.takes_writes().await || (damage.is_some() && !self.condemn_index().await) {
                 return false;
             }
             tracing::warn!(%reason, "store_reopening");
@@ -76,6 +79,19 @@ impl StoreKeeper {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, "store_not_reopened");
+                false
+            }
+        }
+    }
+
+    /// Has the next open make the index anew.
+    async fn condemn_index(&self) -> bool {
+        let options = self.options.clone();
+        let requested = executor::run(self.options.executor.as_ref(), move || Store::request_rebuild(&options));
+        match requested.await.unwrap_or(Err(StoreError::NotOpen)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "store_index_not_condemned");
                 false
             }
         }

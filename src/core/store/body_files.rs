@@ -74,17 +74,17 @@ pub(crate) struct KnownExtents(HashSet<u64>);
 const KNOWN_EXTENTS_MAX: usize = 4096;
 
 impl KnownExtents {
-    /// Makes the folder of an extent unless it is known to be there.
-    pub(crate) fn ensure(&mut self, disk: &dyn Disk, layout: &Layout, extent: u64) -> io::Result<()> {
+    /// Makes the folder of an extent unless it is known to be there. True if it is now met for the first time.
+    pub(crate) fn ensure(&mut self, disk: &dyn Disk, layout: &Layout, extent: u64) -> io::Result<bool> {
         if self.0.contains(&extent) {
-            return Ok(());
+            return Ok(false);
         }
         ensure_dir(disk, &extent_path(layout, extent))?;
         if self.0.len() >= KNOWN_EXTENTS_MAX {
             self.0.clear();
         }
         self.0.insert(extent);
-        Ok(())
+        Ok(true)
     }
 }
 

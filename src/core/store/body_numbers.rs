@@ -23,10 +23,11 @@ pub(crate) struct BodyNumbers {
 }
 
 impl BodyNumbers {
-    /// Starts behind everything that may have been used.
-    pub(crate) fn load(index: &Index) -> Result<Self, StoreError> {
+    /// Starts behind everything that may have been used. With `settled`, all of that has its manifest or is gone.
+    pub(crate) fn load(index: &Index, settled: bool) -> Result<Self, StoreError> {
         let high = read_mark(index, META_BODY_HIGH)?;
-        Ok(Self { next: high, high, group_started_at: high })
+        let group_started_at = if settled { high } else { unsettled(index)?.start };
+        Ok(Self { next: high, high, group_started_at })
     }
 
     /// With `settled`, everything given out before now has its manifest written or its file gone.

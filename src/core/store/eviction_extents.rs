@@ -2,7 +2,8 @@
 //!
 //! How it works: extents are taken in the order of their numbers, which is that of arrival. What was visited, or is
 //! young, is moved to the head if it is the smaller part of an extent and there is room for it; else the extent is left
-//! for a second round, in which all of it goes. The newest extent is still being filled and is left alone.
+//! for a second round, in which all of it goes. The newest extent is still being filled and is left alone. Of an extent
+//! no more goes than is missing, from its lowest number on, but enough for a whole table file to be dropped.
 //!
 //! Failure: a move is one batch, so an artifact has its body in one place or the other.
 
@@ -67,11 +68,20 @@ impl Run<'_> {
         } else {
             doomed.extend(staying.into_iter().map(|(id, seq, _)| (id, seq)));
         }
-        for some in doomed.chunks(EVICT_ROWS_MAX) {
+        let enough = self.report.bytes.saturating_add(self.missing().max(self.least_emptied_bytes()));
+        let mut left = doomed.as_slice();
+        while !left.is_empty() && self.report.bytes < enough {
+            let (some, rest) = left.split_at(left.len().min(EVICT_ROWS_MAX));
             self.commit(Eviction { chosen: some.to_vec(), ..Eviction::default() }, self.reason())?;
+            left = rest;
         }
-        self.report.extents_dropped += 1;
+        self.report.extents_dropped += u64::from(left.is_empty());
         Ok(())
+    }
+
+    /// An extent may hold a whole small store, so only what is missing goes. Less than two table files of neighbouring numbers may not hold one whole file.
+    fn least_emptied_bytes(&self) -> u64 {
+        self.core.sizes.table_file_bytes.saturating_mul(2)
     }
 
     fn has_room_for(&self, bytes: u64) -> bool {

@@ -1,5 +1,6 @@
 //! Eviction: what goes, what stays, and that nothing that went comes back by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -322,5 +323,29 @@ fn under_pressure_whole_extents_of_inline_bodies_go_and_what_is_read_moves_to_th
     drop(store);
     let store = bench.open();
     assert_eq!(body(&store, "ios", "k3").unwrap(), [3; 1000]);
+    assert_exact(&store);
+}
+
+#[test]
+fn of_an_extent_that_holds_a_whole_small_store_no_more_goes_than_frees_table_files() {
+    use crate::core::base::disk::{Disk, FaultDisk, RealDisk, VolumeSpace};
+    let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk)));
+    let bench = Bench::on(Arc::clone(&disk) as Arc<dyn Disk>);
+    let space = RealDisk.space(bench.root.path()).unwrap();
+    disk.set_space(Some(VolumeSpace { total_bytes: 64 << 20, available_bytes: 30 << 20, ..space }));
+    let store = bench.open();
+    for n in 0..800_u32 {
+        later(&bench);
+        applied(&store, local("ios", &format!("k{n}"), &[7; 16 << 10]));
+    }
+    drop(store);
+    let store = bench.open();
+    applied(&store, local("ios", "newest", b"in the next extent"));
+    let table_bytes = store.core().sizes.table_file_bytes;
+    let report = store.evict(EvictGoal { bytes: 100_000, under_pressure: true }).unwrap();
+    assert!(report.bytes >= 2 * table_bytes && report.bytes < 4 * table_bytes, "{report:?}");
+    assert_eq!(report.extents_dropped, 0);
+    assert_eq!(store.lookup(&id("ios", "k0")).unwrap(), None, "the lowest numbers go");
+    assert!(store.lookup(&id("ios", "k700")).unwrap().is_some());
     assert_exact(&store);
 }

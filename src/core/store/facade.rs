@@ -71,6 +71,8 @@ pub struct OpenReport {
     pub orphan_bytes_removed: u64,
     /// The index was made anew from body files.
     pub rebuilt: Option<RebuildReport>,
+    /// Deletes that only their own log knew, made good.
+    pub deletes_restored: u64,
     /// The last writer did not keep all counters: they were counted anew.
     pub counted: bool,
 }
@@ -309,6 +311,11 @@ impl Store {
     /// How the breaker of withdrawals stands.
     pub fn breaker(&self) -> BreakerView {
         self.core.breaker.view(self.core.options.clock.monotonic())
+    }
+
+    /// Why the index has to be made anew, if it has to be: see [`Store::request_rebuild`].
+    pub fn damage(&self) -> Option<String> {
+        self.core.index.damage().map(str::to_owned)
     }
 
     /// Measured bytes of the index's table files.

@@ -459,3 +459,22 @@ fn on_threads_many_writers_replace_and_delete_and_the_next_open_finds_all_in_ord
         assert_sound(&bench, &store, 10, 5);
     }
 }
+
+#[test]
+fn a_relaxed_store_is_called_clean_only_once_all_of_it_is_synced() {
+    let (mut bench, disk) = faulty();
+    bench.durability = Durability::Process;
+    let store = bench.open();
+    applied(&store, file_put(&bench, "ios", "a", &[1; 3000]));
+    disk.set_rule(Some(Box::new(|operation, _, _| {
+        (operation == DiskOperation::Sync).then(|| io::Error::from_raw_os_error(5))
+    })));
+    assert!(store.close().is_err());
+    disk.set_rule(None);
+    drop(store);
+    let (store, report) = Store::open(bench.options()).unwrap();
+    assert!(report.unclean);
+    store.close().unwrap();
+    drop(store);
+    assert!(!Store::open(bench.options()).unwrap().1.unclean);
+}

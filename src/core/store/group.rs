@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use super::batch::BatchPart;
-use super::body_files::{self, KnownExtents, body_path, extent_path};
+use super::body_files::{self, KnownExtents, body_path, extent_path, parse_body_name};
 use super::body_numbers::BodyNumbers;
 use super::committer::{CommitOutcome, Operation, Put};
 use super::error::StoreError;
@@ -29,10 +29,12 @@ use super::evaluate_evict::Evicted;
 use super::footer;
 use super::index::Batch;
 use super::keys::extent_of;
+use super::open::is_owned;
 use super::state::{Core, StateRow};
 use super::tombstone_log::TombstoneLog;
 use crate::core::base::ids::{BodyNo, Seq};
 use crate::core::config::Durability;
+use crate::core::data_dir::space::is_storage_full;
 use crate::core::staging::body_writer::StagedContent;
 use crate::core::staging::staged_file::StagedFile;
 
@@ -159,8 +161,14 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(core: Arc<Core>, state: StateRow, numbers: BodyNumbers, tombstones: TombstoneLog) -> Self {
-        Self { core, state, numbers, tombstones, extents: KnownExtents::default(), left_strays: false }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        state: StateRow,
+        numbers: BodyNumbers,
+        tombstones: TombstoneLog,
+        left_strays: bool,
+    ) -> Self {
+        Self { core, state, numbers, tombstones, extents: KnownExtents::default(), left_strays }
     }
 
     /// Whether this store may be marked as cleanly stopped.
@@ -305,13 +313,29 @@ impl Groups {
     fn link(&mut self, pending: &mut Pending) -> io::Result<()> {
         let (false, Some(body_no)) = (pending.linked, pending.body_no) else { return Ok(()) };
         let layout = &self.core.options.layout;
-        self.extents.ensure(self.core.options.disk.as_ref(), layout, extent_of(body_no))?;
+        if self.extents.ensure(self.core.options.disk.as_ref(), layout, extent_of(body_no))? {
+            self.remove_leftovers(body_no);
+        }
         let path = body_path(layout, body_no);
         if let Some(staged) = pending.staged() {
             staged.link_to(&path)?;
         }
         pending.linked = true;
         Ok(())
+    }
+
+    /// Where the index lost its newest rows, numbers are given out again, and files of theirs may be in the way. One
+    /// that cannot be removed fails the body that gets its number.
+    fn remove_leftovers(&self, next: BodyNo) {
+        let (disk, layout) = (self.core.options.disk.as_ref(), &self.core.options.layout);
+        let Ok(entries) = std::fs::read_dir(extent_path(layout, extent_of(next))) else { return };
+        let numbers = entries.flatten().filter_map(|entry| parse_body_name(entry.file_name().to_str()?));
+        for body_no in numbers.filter(|number| *number >= next) {
+            if !is_owned(&self.core, body_no).unwrap_or(true) {
+                let removed = body_files::remove(disk, layout, body_no);
+                tracing::warn!(%body_no, ?removed, "store_leftover_body");
+            }
+        }
     }
 
     /// Answers the members at fault and gives back the rest.
@@ -425,9 +449,13 @@ impl Groups {
             self.tombstones.refresh(&self.core, &path);
         }
         let entries = tombstones.iter().map(|(namespace, version_ms)| (namespace.as_str(), *version_ms));
+        let end = self.tombstones.end();
         self.tombstones.append(entries).map_err(|source| self.core.io_error("append to", &path, source))?;
         self.tombstones.sync().map_err(|source| {
-            self.core.stop_writes(format!("failed to sync {}: {source}", path.display()));
+            let is_taken_back = is_storage_full(&source) && self.tombstones.take_back(end).is_ok();
+            if !is_taken_back {
+                self.core.stop_writes(format!("failed to sync {}: {source}", path.display()));
+            }
             self.core.io_error("sync", &path, source)
         })
     }
@@ -456,7 +484,7 @@ impl Fault {
     }
 
     fn sync(members: Vec<usize>, action: &'static str, source: io::Error) -> Self {
-        let is_fatal = !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let is_fatal = !is_storage_full(&source);
         Self { members, action, source, is_fatal }
     }
 }

@@ -10,7 +10,7 @@
 //! `statvfs` says of the volume, never by the text of the message.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
@@ -58,6 +58,8 @@ pub(crate) struct Index {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     room: Arc<MetadataRoom>,
+    /// The first thing found that says more than one row of it is damaged.
+    damage: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Index {
@@ -74,12 +76,39 @@ impl Index {
         let descriptors = descriptors(options, &cache, &database);
         DB::open_cf_descriptors(&database, &options.path, descriptors)
             .map(|db| Self::of(db, options))
-            .map_err(|error| open_error(options, &error))
+            .map_err(|error| write_error(&options.path, options.disk.as_ref(), &error))
     }
 
     fn of(db: DB, options: &IndexOptions) -> Self {
         let (path, disk, room) = (options.path.clone(), Arc::clone(&options.disk), Arc::clone(&options.room));
-        Self { db, path, disk, room }
+        Self { db, path, disk, room, damage: OnceLock::new() }
+    }
+
+    /// Why it has to be made anew, if it has to be: tables that do not match their checksums, which stops listings and
+    /// compactions for good. A body or a manifest in such a table is a miss by itself.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        if let StoreError::IndexDamaged { message, .. } = &error {
+            self.note_damage(message);
+        }
+        error
+    }
+
+    fn note_damage(&self, message: &str) {
+        if self.damage.set(message.to_owned()).is_ok() {
+            tracing::error!(message, "store_index_damaged");
+        }
+    }
+
+    fn row_failed(&self, table: Table, error: &rocksdb::Error) -> StoreError {
+        let error = row_error(&self.path, table, error);
+        if let (StoreError::CorruptRow { reason, .. }, false) = (&error, table.is_missed_by_itself()) {
+            self.note_damage(reason);
+        }
+        error
     }
 
     /// Where its rows find room on a full volume.
@@ -114,7 +143,7 @@ impl Index {
 
     /// One value.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
-        self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| row_error(&self.path, table, &error))
+        self.db.get_pinned_cf(self.family(table)?, key).map_err(|error| self.row_failed(table, &error))
     }
 
     /// Many values at once, in the order of the keys, which ascend. A value that cannot be read is an error of its own.
@@ -138,7 +167,7 @@ impl Index {
         from: &[u8],
     ) -> Result<impl Iterator<Item = Result<KeyValue, StoreError>> + use<'a>, StoreError> {
         let rows = self.db.iterator_cf(self.family(table)?, IteratorMode::From(from, Direction::Forward));
-        Ok(rows.map(move |row| row.map_err(|error| index_error(&self.path, &error))))
+        Ok(rows.map(move |row| row.map_err(|error| self.failed(index_error(&self.path, &error)))))
     }
 
     /// Everything as of now.
@@ -161,18 +190,20 @@ impl Index {
         let _ = self.room.ensure();
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch.batch, &options).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+        self.db
+            .write_opt(batch.batch, &options)
+            .map_err(|error| self.failed(write_error(&self.path, self.disk.as_ref(), &error)))
     }
 
     /// Unlinks table files that hold nothing but keys from `first` to `last`; needs no space.
     pub(crate) fn drop_files(&self, table: Table, first: &[u8], last: &[u8]) -> Result<(), StoreError> {
         let dropped = self.db.delete_file_in_range_cf(self.family(table)?, first, last);
-        dropped.map_err(|error| index_error(&self.path, &error))
+        dropped.map_err(|error| self.failed(index_error(&self.path, &error)))
     }
 
     /// Makes everything written so far durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+        self.db.flush_wal(true).map_err(|error| self.failed(write_error(&self.path, self.disk.as_ref(), &error)))
     }
 
     /// Writes all memtables out, so that the next start has no log to replay.
@@ -180,7 +211,7 @@ impl Index {
         let families = Table::ALL.into_iter().map(|table| self.family(table)).collect::<Result<Vec<_>, _>>()?;
         self.db
             .flush_cfs_opt(&families, &rocksdb::FlushOptions::default())
-            .map_err(|error| write_error(&self.path, self.disk.as_ref(), &error))
+            .map_err(|error| self.failed(write_error(&self.path, self.disk.as_ref(), &error)))
     }
 
     /// Measured bytes of all table files.
@@ -208,7 +239,9 @@ pub(crate) type Found<'a> = Result<Option<DBPinnableSlice<'a>>, StoreError>;
 impl<'a> View<'a> {
     /// One value.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.snapshot.get_cf(self.index.family(table)?, key).map_err(|error| index_error(&self.index.path, &error))
+        self.snapshot
+            .get_cf(self.index.family(table)?, key)
+            .map_err(|error| self.index.failed(index_error(&self.index.path, &error)))
     }
 
     /// Many values at once, in the order of the keys, which ascend. A value that cannot be read is an error of its own.
@@ -232,10 +265,10 @@ impl<'a> View<'a> {
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }
-        let path = self.index.path.clone();
+        let index = self.index;
         let mode = IteratorMode::From(from, Direction::Forward);
         let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, mode);
-        Ok(rows.map(move |row| row.map_err(|error| index_error(&path, &error))))
+        Ok(rows.map(move |row| row.map_err(|error| index.failed(index_error(&index.path, &error)))))
     }
 
     /// Keys below `below`, or from the last one if it is absent, descending.
@@ -248,15 +281,15 @@ impl<'a> View<'a> {
         if let Some(below) = below {
             options.set_iterate_upper_bound(below);
         }
-        let path = self.index.path.clone();
+        let index = self.index;
         let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, IteratorMode::End);
-        Ok(rows.map(move |row| row.map(|(key, _)| key).map_err(|error| index_error(&path, &error))))
+        Ok(rows.map(move |row| row.map(|(key, _)| key).map_err(|error| index.failed(index_error(&index.path, &error)))))
     }
 
     /// The last row of a table.
     pub(crate) fn last(&self, table: Table) -> Result<Option<KeyValue>, StoreError> {
         let mut rows = self.snapshot.iterator_cf(self.index.family(table)?, IteratorMode::End);
-        rows.next().transpose().map_err(|error| index_error(&self.index.path, &error))
+        rows.next().transpose().map_err(|error| self.index.failed(index_error(&self.index.path, &error)))
     }
 }
 
@@ -367,18 +400,13 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Only what RocksDB calls corrupt is: an I/O error may be gone at the next try.
-fn open_error(options: &IndexOptions, error: &rocksdb::Error) -> StoreError {
-    match (error.kind(), write_error(&options.path, options.disk.as_ref(), error)) {
-        (rocksdb::ErrorKind::Corruption, StoreError::Index { path, message }) => {
-            StoreError::IndexDamaged { path, message }
-        }
-        (_, error) => error,
-    }
-}
-
+/// Only what RocksDB calls corrupt is damaged: an I/O error may be gone at the next try.
 fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
-    StoreError::Index { path: path.to_path_buf(), message: error.to_string() }
+    let (path, message) = (path.to_path_buf(), error.to_string());
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged { path, message },
+        _ => StoreError::Index { path, message },
+    }
 }
 
 /// Reading one row: a block that does not match its checksum is a statement about the row, not about the index.

@@ -99,6 +99,11 @@ impl Table {
         }
     }
 
+    /// Whether a row that cannot be read costs only what it is of: it is a miss, and peers have it.
+    pub(crate) fn is_missed_by_itself(self) -> bool {
+        matches!(self, Self::Manifests | Self::Bodies)
+    }
+
     /// Whether single keys are looked up in it that are often absent, so that a bloom filter pays.
     pub(crate) fn is_probed(self) -> bool {
         matches!(self, Self::Manifests | Self::Namespaces | Self::Tombstones | Self::Stubs | Self::Wanted)

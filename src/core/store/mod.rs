@@ -51,6 +51,7 @@ mod group;
 mod index;
 mod keys;
 mod late_sync;
+mod lost_deletes;
 mod maintenance;
 mod metadata_room;
 mod open;

@@ -27,6 +27,7 @@ use super::group::Groups;
 use super::index::{Batch, Index, IndexOptions};
 use super::keys::{EXTENT_BITS, META_RUN, META_STATE, META_SWEPT, Table, number_key};
 use super::late_sync::LateSync;
+use super::lost_deletes;
 use super::maintenance::{Maintenance, MaintenanceThread};
 use super::metadata_room::MetadataRoom;
 use super::rebuild::{self, RebuildReport};
@@ -42,6 +43,7 @@ use super::visits::Visits;
 use super::wanted;
 use crate::core::base::ids::{ArtifactId, BodyNo, Epoch, StoreId};
 use crate::core::base::rng::RngExt as _;
+use crate::core::config::Durability;
 use crate::core::data_dir::identity::{Identity, IdentityState, InitState};
 
 /// `meta` / `run`, field 1: a writer has it open, or died with it.
@@ -80,10 +82,10 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
     }
     let core = Arc::new(make_core(options, &identity, (epoch, index), &state, Access::Write)?);
     let mut report = OpenReport { created, unclean, counted, rebuilt, ..OpenReport::default() };
-    if unclean {
-        remove_orphans(&core, &mut report)?;
-    }
-    let writer = start_writer(&core, state)?;
+    // Also after a clean stop: the index may be an older one than it was.
+    (state, report.deletes_restored) = lost_deletes::restore(&core, state)?;
+    let left_strays = unclean && !remove_orphans(&core, &mut report)?;
+    let writer = start_writer(&core, state, left_strays)?;
     Ok((core, writer, report))
 }
 
@@ -128,6 +130,10 @@ pub(crate) fn open_read_only(options: StoreOptions) -> Result<Arc<Core>, StoreEr
 
 /// Marks the store as closed by its writer; the index is flushed so that the next open replays nothing.
 pub(crate) fn mark_clean(core: &Core) -> Result<(), StoreError> {
+    if core.options.durability == Durability::Process {
+        // Bodies have not been synced one by one, and clean says that all of them are there.
+        super::maintenance::sync_volume(core)?;
+    }
     let flushed = core.index.flush();
     let mut batch = core.index.batch();
     batch.put(Table::Meta, META_RUN, &Row::default().with_number(1, RUN_CLEAN).encode());
@@ -303,16 +309,16 @@ fn make_core(
     })
 }
 
-fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError> {
+fn start_writer(core: &Arc<Core>, state: StateRow, left_strays: bool) -> Result<Writer, StoreError> {
     let path = core.options.layout.tombstones_log();
     let tombstones = TombstoneLog::open(&path, Arc::clone(&core.options.disk));
     let mut tombstones = tombstones.map_err(|source| core.io_error("open", &path, source))?;
     if tombstones.is_long() || !tombstones.is_whole() {
         tombstones.refresh(core, &path);
     }
-    let numbers = BodyNumbers::load(&core.index)?;
+    let numbers = BodyNumbers::load(&core.index, !left_strays)?;
     core.bodies_settled_below.store(numbers.next(), Ordering::Release);
-    let groups = Groups::new(Arc::clone(core), state, numbers, tombstones);
+    let groups = Groups::new(Arc::clone(core), state, numbers, tombstones, left_strays);
     if core.options.executor.is_inline() {
         let queue = Arc::new(CommitQueue::inline(groups, Arc::clone(core)));
         Maintenance::new(core).look_everywhere(&queue);
@@ -326,33 +332,53 @@ fn start_writer(core: &Arc<Core>, state: StateRow) -> Result<Writer, StoreError>
     Ok(Writer { queue, maintenance: Some(maintenance.map_err(thread_error)?) })
 }
 
-/// Removes body files that got their name and whose batch never came to be.
-fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<(), StoreError> {
+/// Removes body files that got their name and whose batch never came to be. False if some may be left: they are no
+/// reason not to open, and the next open looks for them again.
+fn remove_orphans(core: &Core, report: &mut OpenReport) -> Result<bool, StoreError> {
     let unsettled = body_numbers::unsettled(&core.index)?;
+    let mut are_gone = true;
     for extent in (unsettled.start >> EXTENT_BITS)..=(unsettled.end >> EXTENT_BITS) {
         let folder = extent_path(&core.options.layout, extent);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(core.io_error("list", folder, source)),
+            Err(error) => {
+                tracing::warn!(%error, path = %folder.display(), "orphans_not_listed");
+                are_gone = false;
+                continue;
+            }
         };
         for entry in entries {
-            let entry = entry.map_err(|source| core.io_error("list", &folder, source))?;
-            let Some(body_no) = entry.file_name().to_str().and_then(parse_body_name) else { continue };
-            if is_owned(core, body_no)? {
-                continue;
+            let removed = match entry {
+                Ok(entry) => remove_if_orphan(core, &entry, report)?,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, path = %folder.display(), "orphan_not_removed");
+                are_gone = false;
             }
-            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-            if salvaged(core, &entry.path()) {
-                continue;
-            }
-            body_files::remove(core.options.disk.as_ref(), &core.options.layout, body_no)
-                .map_err(|source| core.io_error("remove", entry.path(), source))?;
-            report.orphan_bodies_removed += 1;
-            report.orphan_bytes_removed += bytes;
         }
     }
-    Ok(())
+    Ok(are_gone)
+}
+
+/// Outside is what the index says, inside what the file does.
+fn remove_if_orphan(
+    core: &Core,
+    entry: &std::fs::DirEntry,
+    report: &mut OpenReport,
+) -> Result<std::io::Result<()>, StoreError> {
+    let Some(body_no) = entry.file_name().to_str().and_then(parse_body_name) else { return Ok(Ok(())) };
+    if is_owned(core, body_no)? || salvaged(core, &entry.path()) {
+        return Ok(Ok(()));
+    }
+    let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+    let removed = body_files::remove(core.options.disk.as_ref(), &core.options.layout, body_no);
+    if removed.is_ok() {
+        report.orphan_bodies_removed += 1;
+        report.orphan_bytes_removed += bytes;
+    }
+    Ok(removed)
 }
 
 /// Whether an orphan was a long body from a peer, which is not fetched again.

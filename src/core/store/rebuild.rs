@@ -27,7 +27,6 @@ use super::open::{file_error, make_core_for_writing, open_index};
 use super::record::{BodyPlace, Record};
 use super::state::{Core, StateRow, is_deleted};
 use super::tagged::Row;
-use super::tombstone_log;
 use crate::core::base::ids::{BodyNo, Epoch, StoreId};
 use crate::core::base::rng::RngExt as _;
 use crate::core::data_dir::identity::{Identity, InitState};
@@ -35,6 +34,9 @@ use crate::core::data_dir::layout::Layout;
 
 /// Body files taken in with one batch: enough to share its cost, few enough to hold their records in memory.
 const BATCH_FILES_MAX: usize = 1024;
+
+/// Names of the index folder that are looked at; RocksDB keeps far fewer files.
+const INDEX_NAMES_MAX: usize = 100_000;
 
 /// Where the damaged index lies until the next rebuild, for a look at it.
 const OLD_INDEX_NAME: &str = "index.old";
@@ -158,10 +160,8 @@ struct Rebuild<'a> {
 
 impl Rebuild<'_> {
     fn take_tombstones(&mut self) -> Result<(), StoreError> {
-        let path = self.core.options.layout.tombstones_log();
-        let read = tombstone_log::read(&path).map_err(|source| self.core.io_error("read", &path, source))?;
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-        for (namespace, version_ms) in read {
+        for (namespace, version_ms) in super::lost_deletes::logged(self.core)? {
             let known = newest.entry(namespace).or_default();
             *known = (*known).max(version_ms);
         }
@@ -279,7 +279,9 @@ pub(super) fn is_damaged(options: &StoreOptions, error: &StoreError) -> bool {
     match error {
         StoreError::IndexDamaged { .. } => true,
         // RocksDB reports these as I/O errors; the identity says that there was a whole index.
-        StoreError::Index { .. } => lacks_its_beginning(&options.layout.index()),
+        StoreError::Index { .. } => {
+            lacks_its_beginning(&options.layout.index()) || holds_a_folder(&options.layout.index())
+        }
         _ => false,
     }
 }
@@ -289,10 +291,17 @@ fn lacks_its_beginning(index: &Path) -> bool {
     let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
     match std::fs::read_to_string(index.join("CURRENT")) {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => true,
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => true,
         Err(error) => is_gone(error),
         Ok(named) if !named.starts_with("MANIFEST-") => true,
         Ok(named) => std::fs::metadata(index.join(named.trim_end())).is_err_and(is_gone),
     }
+}
+
+/// RocksDB makes no folders here: one is in the place of a file.
+fn holds_a_folder(index: &Path) -> bool {
+    let entries = std::fs::read_dir(index).into_iter().flatten().flatten();
+    entries.take(INDEX_NAMES_MAX).any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 impl super::facade::Store {

@@ -1,7 +1,7 @@
 //! The side log of tombstones: what was deleted, readable without the index.
 //!
 //! How it works: a header of 8 bytes, then entries of length (u32 LE), CRC-32 (u32 LE) and tagged fields (1: namespace,
-//! 2: version_ms). Entries are appended and synced before the batch that makes the delete visible; so an acknowledged
+//! 2: version_ms), then zeros as far as room is kept for more. Entries are appended and synced before the batch that makes the delete visible; so an acknowledged
 //! delete is in both places, and one that is only here was never acknowledged. A later entry for a namespace wins.
 //!
 //! Failure: a torn end is cut off at the next open. An append that fails is cut off at once. What is cut off may be more
@@ -28,6 +28,9 @@ const ENTRY_BYTES_MAX: usize = NAMESPACE_BYTES_MAX + 4096;
 /// same namespaces over and over.
 const REWRITE_ABOVE_BYTES: u64 = 4 << 20;
 
+/// Room kept behind the last entry, in blocks of the volume that nobody else gets: a full one still takes these deletes.
+const RESERVE_BYTES: u64 = 64 << 10;
+
 /// Entries written at a time while rewriting.
 const REWRITE_CHUNK_ENTRIES: usize = 1024;
 
@@ -36,6 +39,8 @@ const REWRITE_CHUNK_ENTRIES: usize = 1024;
 pub(crate) struct TombstoneLog {
     file: File,
     end: u64,
+    /// Up to where the volume has given room; zeros from `end` on.
+    reserved: u64,
     /// Its length when it was opened or written anew.
     began_at: u64,
     /// Whether all of it was there when it was opened.
@@ -49,23 +54,59 @@ impl TombstoneLog {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create_new(path)?,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                // An empty folder in its place holds nothing of ours; of any other one somebody should know.
+                disk.remove_dir(path)?;
+                disk.create_new(path)?
+            }
             Err(error) => return Err(error),
         };
         let mut bytes = Vec::new();
         (&file).read_to_end(&mut bytes)?;
-        let mut log = Self { file, end: 0, began_at: 0, is_whole: true, disk };
+        let mut log = Self { file, end: 0, reserved: 0, began_at: 0, is_whole: true, disk };
         if bytes.len() < MAGIC.len() {
             log.is_whole = false;
             log.start()?;
             log.disk.sync_dir(path.parent().unwrap_or(path))?;
+        } else if !bytes.starts_with(MAGIC) {
+            // What it held is in the index, from which it is written anew. Of a later version the identity says so.
+            log.is_whole = false;
+            log.start()?;
         } else {
             log.end = parse(&bytes)?.1;
-            if log.end != bytes.len() as u64 {
+            log.reserved = bytes.len() as u64;
+            let mut behind = bytes.iter().skip(usize::try_from(log.end).unwrap_or(usize::MAX));
+            if behind.any(|byte| *byte != 0) {
                 log.is_whole = false;
-                log.disk.set_len(&log.file, log.end)?;
+                log.take_back(log.end)?;
             }
         }
+        log.reserve(0);
         Ok(log)
+    }
+
+    /// Sees to room for this much and some more; without it a write asks for its room as any other does.
+    fn reserve(&mut self, bytes: u64) {
+        let needed = self.end.saturating_add(bytes);
+        if needed.saturating_add(RESERVE_BYTES / 2) <= self.reserved {
+            return;
+        }
+        let wanted = needed.saturating_add(RESERVE_BYTES);
+        if self.disk.allocate(&self.file, wanted).is_ok() {
+            self.reserved = wanted;
+        }
+    }
+
+    /// Where the last entry ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Forgets what was appended behind here, which did not become durable.
+    pub(crate) fn take_back(&mut self, end: u64) -> io::Result<()> {
+        self.disk.set_len(&self.file, end)?;
+        (self.end, self.reserved) = (end, end);
+        Ok(())
     }
 
     /// Whether all of it was there when it was opened.
@@ -86,7 +127,7 @@ impl TombstoneLog {
             _ => {}
         }
         let file = self.disk.create_new(&fresh_path)?;
-        let mut fresh = Self { file, end: 0, began_at: 0, is_whole: true, disk: Arc::clone(&self.disk) };
+        let mut fresh = Self { file, end: 0, reserved: 0, began_at: 0, is_whole: true, disk: Arc::clone(&self.disk) };
         fresh.start()?;
         for some in tombstones.chunks(REWRITE_CHUNK_ENTRIES) {
             fresh.append(some.iter().map(|(namespace, version_ms)| (namespace.as_str(), *version_ms)))?;
@@ -118,6 +159,7 @@ impl TombstoneLog {
         self.disk.write_all_at(&self.file, MAGIC, 0)?;
         self.disk.sync_data(&self.file)?;
         self.end = MAGIC.len() as u64;
+        self.reserved = self.end;
         Ok(())
     }
 
@@ -130,14 +172,16 @@ impl TombstoneLog {
             bytes.extend_from_slice(&crc32fast::hash(&entry).to_le_bytes());
             bytes.extend_from_slice(&entry);
         }
+        self.reserve(bytes.len() as u64);
         match self.disk.write_all_at(&self.file, &bytes, self.end) {
             Ok(()) => {
                 self.end += bytes.len() as u64;
+                self.reserved = self.reserved.max(self.end);
                 Ok(())
             }
             Err(error) => {
                 // The half-written entry must not hide later ones; if this fails too, the next append overwrites it.
-                let _ = self.disk.set_len(&self.file, self.end);
+                let _ = self.take_back(self.end);
                 Err(error)
             }
         }
@@ -217,7 +261,7 @@ mod tests {
         let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
         log.append([("one", 1), ("two", 2)].into_iter()).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for cut in 0..whole.len() {
+        for cut in 0..usize::try_from(log.end()).unwrap() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
             log.append([("three", 3)].into_iter()).unwrap();
@@ -235,7 +279,38 @@ mod tests {
         let path = root.path().join("tombstones.log");
         let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
         log.append([("abc", 7)].into_iter()).unwrap();
-        assert_eq!(hex::encode(std::fs::read(&path).unwrap()), hex::encode(&bytes));
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(hex::encode(&written[..bytes.len()]), hex::encode(&bytes));
+        assert!(written[bytes.len()..].iter().all(|byte| *byte == 0), "room for more");
+        // As versions wrote it that kept no room.
+        std::fs::write(&path, &bytes).unwrap();
+        let log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+        assert!(log.is_whole() && read(&path).unwrap() == entries(&[("abc", 7)]));
+    }
+
+    #[test]
+    fn room_is_kept_for_deletes_and_is_no_torn_end() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk)));
+        let mut log = TombstoneLog::open(&path, Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        disk.set_rule(Some(Box::new(|_, _, number| (number > 20).then(|| io::ErrorKind::StorageFull.into()))));
+        for round in 0..20 {
+            log.append([("a namespace", round)].into_iter()).unwrap();
+        }
+        assert_eq!(disk.operations(), 20, "nothing but the writes");
+        disk.set_rule(None);
+        let mut log = TombstoneLog::open(&path, disk).unwrap();
+        assert!(log.is_whole());
+        log.append([("last", 1)].into_iter()).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 21);
+        // What was not durable is taken back, and nothing of it hides what comes.
+        let end = log.end();
+        log.append([("not durable", 2)].into_iter()).unwrap();
+        log.take_back(end).unwrap();
+        log.append([("x", 3)].into_iter()).unwrap();
+        assert_eq!(read(&path).unwrap().last().unwrap(), &("x".to_owned(), 3));
+        assert_eq!(read(&path).unwrap().len(), 22);
     }
 
     #[test]
