@@ -645,7 +645,7 @@ _kura() {
             return 0
             ;;
         kura__subcmd__doctor)
-            opts="-q -v -h --offline --online --only --skip --fail-on --verify --list --explain --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help artifact"
+            opts="-q -v -h --offline --online --only --skip --fail-on --verify --wait --bundle --from-bundle --list --explain --output --config --color --no-input --quiet --verbose --data-dir --tmp-dir --tmp-dir-max-bytes --cas-capacity-bytes --durability --inline-max-bytes --max-keyvalue-bytes --multipart-upload-ttl-ms --metadata-store-read-cache-bytes --metadata-store-max-open-files --bind --port --internal-port --node-url --tenant-id --region --drain-completion-timeout-ms --peer --discover --bootstrap-max-concurrent-peers --bootstrap-concurrency --tokio-worker-threads --log-level --log-format --help artifact"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -665,6 +665,40 @@ _kura() {
                     ;;
                 --verify)
                     COMPREPLY=($(compgen -W "none sample all" -- "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bundle)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --from-bundle)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --explain)

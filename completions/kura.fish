@@ -216,6 +216,9 @@ fail\t'Only failures do'"
 complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l verify -d 'How many bodies to read and hash' -r -f -a "none\t'Read no bodies'
 sample\t'Read a few'
 all\t'Read each one'"
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l wait -d 'Look again until nothing is found or this long is over, such as 5m' -r
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l bundle -d 'Also write an archive for somebody else to read: findings, status, settings, metrics, logs, and no secrets' -r -F
+complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l from-bundle -d 'Print the findings of such an archive and look at nothing else' -r -F
 complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l explain -d 'Print the runbook of a code and look at nothing' -r
 complete -c kura -n "__fish_kura_using_subcommand doctor; and not __fish_seen_subcommand_from artifact" -l output -d 'How to show the result' -r -f -a "table\t'Everything, for people'
 short\t'Only what is not ok'

@@ -1,24 +1,30 @@
 //! `kura doctor`: looks, renders what was found, and turns it into an exit code. Changes nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::context::Context;
-use super::doctor_artifact as artifact;
 use super::exit::{CommandError, ExitCode};
 use super::render::doctor::{self as render, Style};
+use super::render::verify_bar::VerifyBar;
+use super::{doctor_artifact as artifact, doctor_bundle};
 use crate::core::base::clock::SystemClock;
 use crate::core::base::disk::RealDisk;
+use crate::core::base::units::DurationArg;
 use crate::core::config::{ConfigWarning, nearest};
 use crate::core::doctor::check::Category;
 use crate::core::doctor::checks;
-use crate::core::doctor::context::{Asked, Context as Look, Mode, Settings, Verify, World};
-use crate::core::doctor::finding::{Code, Severity};
+use crate::core::doctor::context::{Asked, Context as Look, Mode, Settings, Verify, VerifyWatch, World};
+use crate::core::doctor::finding::{Code, Severity, Status};
 use crate::core::doctor::report::{Conclusion, Report};
 use crate::core::doctor::run::{self, Selection, Selector};
 use crate::core::doctor::runbook;
 use crate::core::mesh::http_transport::HttpTransport;
+
+/// Between two looks of `--wait`.
+const WAIT_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// `--output` of the doctor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -79,6 +85,16 @@ pub struct DoctorArgs {
     /// How many bodies to read and hash
     #[arg(long, value_name = "HOW_MANY", value_enum, default_value_t)]
     pub verify: VerifyArg,
+    /// Look again until nothing is found or this long is over, such as 5m
+    #[arg(long, value_name = "DURATION")]
+    pub wait: Option<DurationArg>,
+    /// Also write an archive for somebody else to read: findings, status, settings, metrics, logs, and no secrets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["from_bundle", "list", "explain"])]
+    pub bundle: Option<PathBuf>,
+    /// Print the findings of such an archive and look at nothing else
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["only", "skip", "wait", "list", "explain", "offline", "online"])]
+    pub from_bundle: Option<PathBuf>,
     /// List all checks and look at nothing
     #[arg(long, conflicts_with_all = ["explain", "only", "skip"])]
     pub list: bool,
@@ -120,9 +136,19 @@ pub async fn run(args: DoctorArgs, context: &mut Context) -> Result<ExitCode, Co
     if args.list {
         return list(args.output, context);
     }
+    if let Some(path) = &args.from_bundle {
+        return doctor_bundle::show(path, &args, context);
+    }
+    if let Some(path) = &args.bundle {
+        doctor_bundle::check_place(path, context)?;
+    }
     let selection = Selection { only: selectors(&args.only)?, skip: selectors(&args.skip)? };
-    let report = look(&args, selection, context).await?;
+    let (looked, report) = look_until_clean(&args, &selection, context).await?;
     let exit = exit_of(report.summary.conclusion(fail_on(args.fail_on)));
+    if let Some(path) = &args.bundle {
+        let head = doctor_bundle::make(path, &looked, &report, exit, context)?;
+        context.printer.talk(&format!("wrote {} ({} files, no secrets)", path.display(), head.files.len()));
+    }
     let style = Style { color: context.printer.color, width: context.printer.width };
     let text = match args.output {
         DoctorOutput::Table => render::full(&report, exit.code(), style),
@@ -141,21 +167,57 @@ pub(super) fn exit_of(conclusion: Conclusion) -> ExitCode {
     }
 }
 
-fn fail_on(argument: FailOn) -> Severity {
+pub(super) fn fail_on(argument: FailOn) -> Severity {
     match argument {
         FailOn::Warn => Severity::Warn,
         FailOn::Fail => Severity::Fail,
     }
 }
 
+/// Looks once, or with `--wait` until nothing is found or the time is up. The last look is the answer.
+async fn look_until_clean(
+    args: &DoctorArgs,
+    selection: &Selection,
+    context: &mut Context,
+) -> Result<(Arc<Look>, Report), CommandError> {
+    let started = std::time::Instant::now();
+    let limit = args.wait.map_or(std::time::Duration::ZERO, |wait| wait.0);
+    let mut said = String::new();
+    loop {
+        let (looked, report) = look(args, selection.clone(), context).await?;
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() || report.summary.conclusion(fail_on(args.fail_on)) == Conclusion::Clean {
+            return Ok((looked, report));
+        }
+        let found = open_codes(&report, args.fail_on);
+        if found != said {
+            context.printer.talk(&format!("waiting for {found}"));
+            said = found;
+        }
+        tokio::time::sleep(left.min(WAIT_PAUSE)).await;
+    }
+}
+
+/// The codes for which a run is not clean.
+fn open_codes(report: &Report, on: FailOn) -> String {
+    let is_open = |status| match status {
+        Status::Fail | Status::Error => true,
+        Status::Warn => on == FailOn::Warn,
+        Status::Ok | Status::Skip => false,
+    };
+    let open = report.checks.iter().filter(|finding| is_open(finding.status));
+    open.map(|finding| finding.code.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// The checks block, each on a thread of its own, and are waited for on one of the runtime's blocking threads.
-async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Result<Report, CommandError> {
+async fn look(args: &DoctorArgs, selection: Selection, context: &Context) -> Result<(Arc<Look>, Report), CommandError> {
     let (settings, unread) = settings_of(context);
     let asked = Asked { mode: mode(args), verify: verify(args.verify) };
-    let world = world();
+    let world = World { positions: positions(context), watch: watch(args, context), ..world() };
     let looked = tokio::task::spawn_blocking(move || {
         let look = Arc::new(Look::new(settings, asked, world).with_unread(unread));
-        run::run(&look, &selection, &checks::ALL)
+        let report = run::run(&look, &selection, &checks::ALL);
+        (look, report)
     });
     looked.await.map_err(|error| CommandError::new(ExitCode::Unexpected, "the doctor itself failed").caused_by(error))
 }
@@ -172,6 +234,20 @@ pub(super) fn settings_of(context: &Context) -> (Settings, Vec<ConfigWarning>) {
     };
     let unread = context.settings.as_ref().map(|resolved| resolved.warnings.clone()).unwrap_or_default();
     (settings, unread)
+}
+
+/// Where positions are kept: the user's cache folder, and never the data dir, in which nothing is written.
+fn positions(context: &Context) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+    let folder = cache.join("kura").join("doctor");
+    let data_dir = context.config().ok().map(|config| config.data_dir.clone())?;
+    (!folder.starts_with(data_dir)).then_some(folder)
+}
+
+fn watch(args: &DoctorArgs, context: &Context) -> Option<Arc<dyn VerifyWatch>> {
+    let is_long = args.verify == VerifyArg::All && !context.printer.quiet;
+    is_long.then(|| Arc::new(VerifyBar::new(&context.printer)) as Arc<dyn VerifyWatch>)
 }
 
 pub(super) fn mode(args: &DoctorArgs) -> Mode {
@@ -197,6 +273,8 @@ pub(super) fn world() -> World {
         transport: Some(Arc::new(HttpTransport::default())),
         runtime: tokio::runtime::Handle::current(),
         root: "/".into(),
+        positions: None,
+        watch: None,
     }
 }
 

@@ -67,6 +67,9 @@ fn check_flags(args: &DoctorArgs) -> Result<(), CommandError> {
         ("--skip", !args.skip.is_empty()),
         ("--list", args.list),
         ("--explain", args.explain.is_some()),
+        ("--wait", args.wait.is_some()),
+        ("--bundle", args.bundle.is_some()),
+        ("--from-bundle", args.from_bundle.is_some()),
     ];
     let faults: Vec<String> = given
         .iter()

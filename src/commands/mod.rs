@@ -9,6 +9,7 @@ pub mod completions;
 pub mod context;
 pub mod doctor;
 pub mod doctor_artifact;
+mod doctor_bundle;
 pub mod entry;
 pub mod exit;
 pub mod fatal;

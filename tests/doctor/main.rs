@@ -9,6 +9,8 @@ mod support;
 #[cfg(test)]
 mod artifact;
 #[cfg(test)]
+mod bundle;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod doctor;

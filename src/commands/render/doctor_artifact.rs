@@ -4,7 +4,7 @@
 //! line, so that a screen about something that is not here is short.
 
 use super::doctor::{Style, painted, wrapped};
-use super::table::{HouseTable, short_digest};
+use super::table::short_digest;
 use crate::commands::exit::{CommandError, ExitCode};
 use crate::core::base::units::ByteSize;
 use crate::core::doctor::artifact::{ArtifactReport, Verdict};
@@ -12,8 +12,10 @@ use crate::core::doctor::artifact_peers::PeerCopy;
 use crate::core::doctor::run::rfc3339;
 use crate::core::store::explain::{BodyFacts, Explanation, ManifestFacts, State};
 
-/// Columns of a label with its gap and indent.
+/// Columns of a label with its gap.
 const LABEL_COLUMNS: usize = 14;
+/// A longer address pushes what stands behind it to the right, alone.
+const URL_COLUMNS_MAX: usize = 32;
 
 /// The whole answer.
 pub fn full(report: &ArtifactReport, exit: u8, style: Style) -> String {
@@ -21,13 +23,16 @@ pub fn full(report: &ArtifactReport, exit: u8, style: Style) -> String {
     let (sign, color) = sign(report.verdict);
     let sign = painted(&format!("{sign:<6}"), color, style);
     out.push_str(&format!("\n  {sign}{}\n", wrapped(&report.message, 8, 8, style.width)));
-    for (label, text) in facts(report) {
+    for (label, text) in facts(report, style.width) {
         let lead = format!("        {label:<LABEL_COLUMNS$}");
         let at = 8 + LABEL_COLUMNS;
         out.push_str(&format!("{lead}{}\n", wrapped(&text, at, at, style.width)));
     }
-    // Commands are never wrapped, so that they can be pasted.
     if let Some(next) = &report.next {
+        let at = 8 + LABEL_COLUMNS;
+        // Commands are never wrapped, so that they can be pasted.
+        let is_command = ["kura ", "dmesg "].iter().any(|verb| next.starts_with(verb));
+        let next = if is_command { next.clone() } else { wrapped(next, at, at, style.width) };
         out.push_str(&format!("        {:<LABEL_COLUMNS$}{next}\n", "next"));
     }
     out.push('\n');
@@ -75,17 +80,17 @@ fn sign(verdict: Verdict) -> (&'static str, &'static str) {
     }
 }
 
-fn facts(report: &ArtifactReport) -> Vec<(&'static str, String)> {
+fn facts(report: &ArtifactReport, width: usize) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if let Some(here) = &report.here {
         facts.extend(here.body.as_ref().map(|body| ("body", place(body))));
         if let Some(manifest) = &here.manifest {
-            facts.extend(manifest_facts(manifest));
+            facts.extend(manifest_facts(manifest, width));
         }
         facts.extend(traces(here));
     }
     if let Some(actual) = report.body.as_ref().and_then(|body| body.actual.as_ref()) {
-        facts.push(("actual digest", actual.clone()));
+        facts.push(("actual digest", fitting(actual, width)));
     }
     if let Some(partial) = &report.partial {
         let (durable, size) = (ByteSize(partial.durable_bytes), ByteSize(partial.size));
@@ -102,10 +107,15 @@ fn place(body: &BodyFacts) -> String {
     }
 }
 
-fn manifest_facts(manifest: &ManifestFacts) -> Vec<(&'static str, String)> {
+/// A digest whole if the line has room for it; JSON always has it whole.
+fn fitting(digest: &str, width: usize) -> String {
+    if 8 + LABEL_COLUMNS + digest.len() <= width { digest.to_owned() } else { short_digest(digest) }
+}
+
+fn manifest_facts(manifest: &ManifestFacts, width: usize) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("size", format!("{} ({} bytes), {}", ByteSize(manifest.size), manifest.size, manifest.content_type)),
-        ("digest", manifest.digest.to_string()),
+        ("digest", fitting(&manifest.digest.to_string(), width)),
         ("version", version(manifest)),
         ("received", format!("{}, row {}", rfc3339(manifest.received_at_ms), manifest.seq)),
         ("written at", format!("store {}", manifest.origin)),
@@ -141,26 +151,32 @@ fn traces(here: &Explanation) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// One entry for each peer, wrapped under itself: a table would break addresses and times at 80 columns.
 fn peers(peers: &[PeerCopy], width: usize) -> String {
     if peers.is_empty() {
         return String::new();
     }
-    let mut table = HouseTable::new(width).words("peer").words("has it").words("version").numbers("bytes");
-    table = table.words("digest").words("here it would be");
+    let longest = peers.iter().map(|peer| peer.url.chars().count()).max().unwrap_or(0);
+    let columns = longest.min(URL_COLUMNS_MAX);
+    let mut out = "peers\n".to_owned();
     for peer in peers {
-        let state = peer.state.map_or("no answer".to_owned(), words);
-        let manifest = peer.manifest.as_ref();
-        let last = peer.here.map(str::to_owned).or_else(|| peer.error.clone()).unwrap_or_default();
-        table.row([
-            peer.url.clone(),
-            state,
-            manifest.map(|manifest| rfc3339(manifest.version_ms)).unwrap_or_default(),
-            manifest.map(|manifest| manifest.size.to_string()).unwrap_or_default(),
-            manifest.map(|manifest| short_digest(&manifest.digest.to_string())).unwrap_or_default(),
-            last,
-        ]);
+        let lead = format!("  {:<columns$}  ", peer.url);
+        let (start, indent) = (lead.chars().count(), columns + 4);
+        out.push_str(&format!("{lead}{}\n", wrapped(&peer_line(peer), start, indent, width)));
     }
-    format!("{}\n", table.render())
+    out.push('\n');
+    out
+}
+
+fn peer_line(peer: &PeerCopy) -> String {
+    let mut parts = vec![peer.state.map_or("no answer".to_owned(), words)];
+    if let Some(manifest) = &peer.manifest {
+        let digest = short_digest(&manifest.digest.to_string());
+        parts.push(format!("{}, {}, {digest}", ByteSize(manifest.size), rfc3339(manifest.version_ms)));
+    }
+    parts.extend(peer.here.map(|here| format!("this node: {here}")));
+    parts.extend(peer.error.clone());
+    parts.join(" · ")
 }
 
 fn words(state: State) -> String {

@@ -7,4 +7,5 @@ pub mod doctor_artifact;
 pub mod reclaim;
 pub mod reclaim_bar;
 pub mod table;
+pub mod verify_bar;
 pub mod words;

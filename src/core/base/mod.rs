@@ -8,4 +8,5 @@ pub mod ids;
 pub mod limits;
 pub mod port_holder;
 pub mod rng;
+pub mod tar;
 pub mod units;

@@ -209,7 +209,7 @@ fn looked(
 }
 
 fn body_look(store: &Store, id: &ArtifactId) -> Result<BodyLook, CheckError> {
-    let request = VerifyRequest { hash: HashBodies::All, only: Some(vec![*id]) };
+    let request = VerifyRequest::of(HashBodies::All, vec![*id]);
     let report = integrity::verify(store, &request, &mut |_| ControlFlow::Continue(()));
     let report = report.map_err(|error| CheckError::from_error("verify the body", &error))?;
     if let Some(bad) = report.missing.first().or(report.corrupt.first()) {

@@ -21,7 +21,7 @@ use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockState};
 use crate::core::mesh::transport::PeerTransport;
 use crate::core::store::error::StoreError;
-use crate::core::store::integrity::IntegrityReport;
+use crate::core::store::integrity::{IntegrityReport, VerifyProgress};
 use crate::core::store::{Store, StoreOptions};
 
 /// The doctor reads each block about once; a cache beyond this helps nothing.
@@ -93,6 +93,19 @@ pub struct World {
     pub runtime: tokio::runtime::Handle,
     /// Below this lie `/proc` and `/sys`.
     pub root: PathBuf,
+    /// Where a long verification notes how far it is; nowhere if that is not known.
+    pub positions: Option<PathBuf>,
+    /// Who is told how far it is.
+    pub watch: Option<Arc<dyn VerifyWatch>>,
+}
+
+/// Is told how far a verification of all bodies is.
+pub trait VerifyWatch: Send + Sync + std::fmt::Debug {
+    /// One more body was looked at.
+    fn advanced(&self, progress: &VerifyProgress);
+
+    /// All of them were.
+    fn ended(&self);
 }
 
 /// From where this run looks.

@@ -11,14 +11,17 @@
 
 pub mod artifact;
 pub mod artifact_peers;
+pub mod bundle;
 pub mod check;
 pub mod checks;
 pub mod context;
 pub mod finding;
 pub mod live;
+pub mod redaction;
 pub mod report;
 pub mod run;
 pub mod runbook;
+pub mod verify_position;
 
 #[cfg(test)]
 pub(crate) mod test_support;

@@ -59,6 +59,8 @@ pub fn world() -> World {
         transport: None,
         runtime: runtime(),
         root: "/".into(),
+        positions: None,
+        watch: None,
     }
 }
 

@@ -28,7 +28,7 @@ fn a_manifest_that_does_not_decode_stops_no_open_no_verification_and_no_refetch(
     spoil(&store.core().index, Table::Manifests, id("ios", "bad").as_bytes());
     assert_eq!(store.lookup(&id("ios", "bad")).unwrap(), None, "a miss");
     assert_eq!(store.wants(&record).unwrap(), Wants::Fetch);
-    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let request = VerifyRequest::all(HashBodies::All);
     let report = verify(&store, &request, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.artifacts, report.corrupt_rows, report.unreferenced_total), (1, 1, 0));
     drop(store);

@@ -80,7 +80,7 @@ fn assert_sound(bench: &Bench, store: &Store, artifacts: u64, files: usize) {
     let count = recount(store).unwrap();
     assert_eq!(count.mismatches, Vec::<String>::new());
     assert_eq!((count.artifacts, count.garbage), (artifacts, 0));
-    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let request = VerifyRequest::all(HashBodies::All);
     let report = verify(store, &request, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((report.missing_total, report.corrupt_total, report.unreferenced_total), (0, 0, 0), "{report:?}");
     assert_eq!(body_files(bench).len(), files);
@@ -309,10 +309,10 @@ fn verify_names_what_is_missing_corrupt_or_unreferenced_and_changes_nothing() {
 
     let before = listing(bench.root.path());
     let store = Store::open_read_only(bench.options()).unwrap();
-    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let request = VerifyRequest::all(HashBodies::All);
     let mut steps = 0;
-    let report = verify(&store, &request, &mut |_| {
-        steps += 1;
+    let report = verify(&store, &request, &mut |at| {
+        steps += u32::from(at.last.is_some());
         std::ops::ControlFlow::Continue(())
     });
     let report = report.unwrap();
@@ -323,7 +323,7 @@ fn verify_names_what_is_missing_corrupt_or_unreferenced_and_changes_nothing() {
         (records[1].digest, Some(Digest::of(&[9; 3000])))
     );
     assert!(report.bodies_marked && !report.stopped);
-    let only = VerifyRequest { hash: HashBodies::None, only: Some(vec![id("ios", "k0"), id("ios", "k2")]) };
+    let only = VerifyRequest::of(HashBodies::None, vec![id("ios", "k0"), id("ios", "k2")]);
     let some = verify(&store, &only, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((some.artifacts, some.missing_total, some.hashed), (2, 1, 0));
     let stopped = verify(&store, &request, &mut |_| std::ops::ControlFlow::Break(())).unwrap();

@@ -13,6 +13,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use super::body_files::{body_path, is_marked, parse_body_name, parse_extent_name};
 use super::error::StoreError;
@@ -30,6 +31,9 @@ pub const DETAILS_MAX: usize = 100;
 /// With `Sample`, one body in this many is hashed.
 const SAMPLE_ONE_IN: u8 = 64;
 
+/// Larger bodies are in no sample: reading one would take longer than the rest of the look.
+const SAMPLE_BODY_BYTES_MAX: u64 = 16 << 20;
+
 /// Which bodies are hashed; presence and length of all are looked at in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashBodies {
@@ -46,8 +50,24 @@ pub enum HashBodies {
 pub struct VerifyRequest {
     /// Which bodies are hashed.
     pub hash: HashBodies,
-    /// Only these artifacts; `None` = all, and the body folders too.
+    /// Only these artifacts; `None` = all.
     pub only: Option<Vec<ArtifactId>>,
+    /// Of all artifacts those with a greater id: where an earlier walk ended.
+    pub after: Option<ArtifactId>,
+    /// Whether the body folders are walked, too, once all artifacts were looked at.
+    pub folders: bool,
+}
+
+impl VerifyRequest {
+    /// Everything there is.
+    pub fn all(hash: HashBodies) -> Self {
+        Self { hash, only: None, after: None, folders: true }
+    }
+
+    /// These artifacts and nothing else.
+    pub fn of(hash: HashBodies, only: Vec<ArtifactId>) -> Self {
+        Self { hash, only: Some(only), after: None, folders: false }
+    }
 }
 
 /// How far a verification is.
@@ -59,6 +79,8 @@ pub struct VerifyProgress {
     pub artifacts_total: u64,
     /// Bytes hashed.
     pub hashed_bytes: u64,
+    /// The artifact looked at last.
+    pub last: Option<ArtifactId>,
 }
 
 /// An artifact whose body is not what its manifest says.
@@ -122,17 +144,46 @@ pub fn verify(
     request: &VerifyRequest,
     progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
 ) -> Result<IntegrityReport, StoreError> {
+    verify_noting(store, request, &mut |at, _| progress(at))
+}
+
+/// As [`verify`], and `progress` sees what was found so far.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_noting(
+    store: &Store,
+    request: &VerifyRequest,
+    progress: &mut dyn FnMut(VerifyProgress, &IntegrityReport) -> ControlFlow<()>,
+) -> Result<IntegrityReport, StoreError> {
     let core = store.core();
     let report = IntegrityReport { bodies_marked: is_marked(&core.options.layout), ..IntegrityReport::default() };
     let mut walk = Verification { core, hash: request.hash, report, progress };
     let flow = match &request.only {
         Some(ids) => walk.listed(ids)?,
-        None => match walk.all()? {
-            ControlFlow::Continue(()) => walk.body_folders()?,
-            stopped => stopped,
+        None => match walk.all(request.after)? {
+            ControlFlow::Continue(()) if request.folders => walk.body_folders()?,
+            ended => ended,
         },
     };
     walk.report.stopped = flow.is_break();
+    Ok(walk.report)
+}
+
+/// Looks for body files that nobody owns. `progress` is called after each file and may stop the walk; the report has
+/// nothing but what concerns them.
+///
+/// # Errors
+/// If the index or the body folders cannot be read.
+pub fn unreferenced(
+    store: &Store,
+    progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+) -> Result<IntegrityReport, StoreError> {
+    let core = store.core();
+    let report = IntegrityReport { bodies_marked: is_marked(&core.options.layout), ..IntegrityReport::default() };
+    let mut progress = |at, _: &IntegrityReport| progress(at);
+    let mut walk = Verification { core, hash: HashBodies::None, report, progress: &mut progress };
+    walk.report.stopped = walk.body_folders()?.is_break();
     Ok(walk.report)
 }
 
@@ -140,13 +191,14 @@ struct Verification<'a> {
     core: &'a Core,
     hash: HashBodies,
     report: IntegrityReport,
-    progress: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    progress: &'a mut dyn FnMut(VerifyProgress, &IntegrityReport) -> ControlFlow<()>,
 }
 
 impl Verification<'_> {
-    fn all(&mut self) -> Result<ControlFlow<()>, StoreError> {
+    fn all(&mut self, after: Option<ArtifactId>) -> Result<ControlFlow<()>, StoreError> {
         let core = self.core;
-        for row in core.index.view().rows(Table::Manifests, &[], None)? {
+        let from = after.map(|id| [id.as_bytes().as_slice(), &[0]].concat()).unwrap_or_default();
+        for row in core.index.view().rows(Table::Manifests, &from, None)? {
             let (key, value) = row?;
             let record = Record::from_bytes(&value).ok();
             let flow = match (ArtifactId::from_slice(&key), record) {
@@ -193,11 +245,17 @@ impl Verification<'_> {
             }
             Err(error) => return Err(error),
         }
-        Ok((self.progress)(VerifyProgress {
+        Ok(self.advanced(Some(id)))
+    }
+
+    fn advanced(&mut self, last: Option<ArtifactId>) -> ControlFlow<()> {
+        let at = VerifyProgress {
             artifacts: self.report.artifacts,
-            artifacts_total: self.core.stats().artifacts,
+            artifacts_total: self.core.artifacts.load(Ordering::Acquire),
             hashed_bytes: self.report.hashed_bytes,
-        }))
+            last,
+        };
+        (self.progress)(at, &self.report)
     }
 
     fn look(&mut self, id: &ArtifactId, record: &Record) -> Result<Option<BadBody>, StoreError> {
@@ -226,7 +284,7 @@ impl Verification<'_> {
         if length < record.stored_size {
             return Ok(Some(BadBody::Short { bytes: length }));
         }
-        if !self.is_hashed(id) {
+        if !self.is_hashed(id, record.size) {
             return Ok(None);
         }
         self.count_hashed(record);
@@ -235,10 +293,12 @@ impl Verification<'_> {
         Ok((actual != record.digest).then_some(BadBody::Corrupt { actual }))
     }
 
-    fn is_hashed(&self, id: &ArtifactId) -> bool {
+    fn is_hashed(&self, id: &ArtifactId, size: u64) -> bool {
         match self.hash {
             HashBodies::None => false,
-            HashBodies::Sample => id.as_bytes().last().is_some_and(|byte| byte % SAMPLE_ONE_IN == 0),
+            HashBodies::Sample => {
+                size <= SAMPLE_BODY_BYTES_MAX && id.as_bytes().last().is_some_and(|byte| byte % SAMPLE_ONE_IN == 0)
+            }
             HashBodies::All => true,
         }
     }
@@ -278,15 +338,18 @@ impl Verification<'_> {
         };
         for folder in folders.filter_map(Result::ok) {
             if folder.file_name().to_str().and_then(parse_extent_name).is_some() {
-                self.body_folder(&folder.path(), newest)?;
+                let flow = self.body_folder(&folder.path(), newest)?;
+                if flow.is_break() {
+                    return Ok(flow);
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn body_folder(&mut self, folder: &std::path::Path, newest: u64) -> Result<(), StoreError> {
+    fn body_folder(&mut self, folder: &std::path::Path, newest: u64) -> Result<ControlFlow<()>, StoreError> {
         // A folder that vanishes meanwhile had nothing left in it.
-        let Ok(files) = std::fs::read_dir(folder) else { return Ok(()) };
+        let Ok(files) = std::fs::read_dir(folder) else { return Ok(ControlFlow::Continue(())) };
         for file in files.filter_map(Result::ok) {
             let Some(body_no) = file.file_name().to_str().and_then(parse_body_name) else { continue };
             if body_no.0 <= newest && !is_owned(self.core, body_no)? {
@@ -294,8 +357,11 @@ impl Verification<'_> {
                 self.report.unreferenced_bytes += file.metadata().map_or(0, |metadata| metadata.len());
                 push_bounded(&mut self.report.unreferenced, file.path());
             }
+            if self.advanced(None).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 

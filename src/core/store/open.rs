@@ -269,7 +269,8 @@ fn make_core(
     let swept = SweptRow::load(&index)?;
     let sizes = index_options(&options, false)?.sizes;
     let room = Arc::clone(index.room());
-    let wanted_rows = wanted::count(&index)?;
+    // Only who notes more of them has to know how many there are.
+    let wanted_rows = if access == Access::Write { wanted::count(&index)? } else { 0 };
     let set_digest = SetDigest::load(&index, Some(epoch), state.head())?;
     let eviction = EvictionState::load(&index, state, sizes.stubs_max)?;
     Ok(Core {

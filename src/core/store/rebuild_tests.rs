@@ -58,7 +58,7 @@ fn is_whole(store: &Store) {
     for (namespace, key) in [("gone", "a"), ("again", "a"), ("ios", "inline")] {
         assert_eq!(body(store, namespace, key), None, "{namespace}/{key}");
     }
-    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let request = VerifyRequest::all(HashBodies::All);
     let report = verify(store, &request, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!(
         (report.artifacts, report.missing_total, report.corrupt_total, report.unreferenced_total),

@@ -1,6 +1,8 @@
 //! Bodies of artifacts: are they there, are they what their manifests say.
 //!
-//! How it works: [`integrity::verify`] walks the read-only index. Beside a running node a body may be replaced while
+//! How it works: [`integrity::verify`] walks the read-only index, once for all checks of this file. Without `--verify
+//! all` it ends after a moment: ids are hashes, so the part it saw is an even sample. With it, the walk notes where it is
+//! (`verify_position`), and one that was interrupted goes on there. Beside a running node a body may be replaced while
 //! the walk looks at an older view; whatever is found bad there is looked at once more on a fresh view of the index.
 
 use std::ops::ControlFlow;
@@ -14,17 +16,20 @@ use crate::core::base::units::ByteSize;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
 use crate::core::doctor::context::{Context, Verify};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
+use crate::core::doctor::verify_position::Place;
 use crate::core::store::Store;
-use crate::core::store::integrity::{self, BadArtifact, HashBodies, IntegrityReport, VerifyRequest};
+use crate::core::store::integrity::{self, BadArtifact, HashBodies, IntegrityReport, VerifyProgress, VerifyRequest};
 
 /// A walk beats with each artifact; one body may be gigabytes on a slow disk.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks at a body without a manifest beside a writer; a group commit takes milliseconds.
 const ARRIVAL_PAUSE: Duration = Duration::from_secs(1);
-/// A sample ends after this many bytes hashed ...
-const SAMPLE_BYTES_MAX: u64 = 1 << 30;
-/// ... or this long, so that a look without flags stays a look.
-const SAMPLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A look without flags stays a look: a data dir of a million artifacts is judged by a sample of some ten thousand.
+const SAMPLE_TIME_MAX: Duration = Duration::from_millis(500);
+/// The same for files that nobody may own.
+const FOLDERS_TIME_MAX: Duration = Duration::from_millis(300);
+/// How often a long walk notes where it is: as much is read again after an interruption.
+const SAVE_INTERVAL: Duration = Duration::from_secs(3);
 
 fn about(code: Code, title: &'static str) -> About {
     About {
@@ -60,8 +65,18 @@ impl Check for BodyMissing {
             return Ok(missing(report));
         }
         readable(report)?;
-        Ok(Outcome::ok(format!("all {} bodies are there", report.artifacts))
-            .evidence(Evidence::new().value("artifacts", report.artifacts)))
+        let total = context.index()?.stats().artifacts;
+        let message = if report.stopped {
+            format!("a sample of {} of {total} bodies is there", report.artifacts)
+        } else {
+            format!("all {} bodies are there", report.artifacts)
+        };
+        Ok(Outcome::ok(message).evidence(
+            Evidence::new()
+                .value("artifacts", report.artifacts)
+                .value("artifacts_total", total)
+                .value("sampled", report.stopped),
+        ))
     }
 }
 
@@ -110,14 +125,14 @@ impl Check for BodyUnreferenced {
     }
 
     fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
-        let first = presence(context, pulse)?;
+        let first = folders(context, context.index()?, pulse)?;
         if first.unreferenced_total == 0 || !context.is_held() {
-            return Ok(unreferenced(first, &first.unreferenced, first.unreferenced_total));
+            return Ok(unreferenced(&first, &first.unreferenced, first.unreferenced_total));
         }
         // Beside a writer a body is linked an instant before its manifest is written: what it names later is none.
         std::thread::sleep(ARRIVAL_PAUSE);
         let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
-        let again = verified(&fresh, HashBodies::None, None, pulse)?;
+        let again = folders(context, &fresh, pulse)?;
         let both: Vec<PathBuf> =
             first.unreferenced.iter().filter(|path| again.unreferenced.contains(path)).cloned().collect();
         // Lists are bounded; beyond the bound the lower count stands if any of the listed ones is still there.
@@ -129,7 +144,8 @@ impl Check for BodyUnreferenced {
 
 fn unreferenced(report: &IntegrityReport, paths: &[PathBuf], total: u64) -> Outcome {
     if total == 0 {
-        return Outcome::ok("every body file has a manifest");
+        let scope = if report.stopped { "every body file of a sample" } else { "every body file" };
+        return Outcome::ok(format!("{scope} has a manifest"));
     }
     let lines: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let bytes = report.unreferenced_bytes;
@@ -157,23 +173,18 @@ impl Check for BodyCorrupt {
     }
 
     fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
-        let report = match context.asked.verify {
-            Verify::None => return Ok(Outcome::skip("reads bodies; left out by --verify none")),
-            Verify::Sample => confirmed(context, pulse, HashBodies::Sample)?,
-            Verify::All => confirmed(context, pulse, HashBodies::All)?,
-        };
-        // Bodies inside the index are always hashed, so the walk for missing ones may know more than a sample.
-        let seen = context.presence.get().and_then(|presence| presence.as_ref().ok());
-        let seen = seen.filter(|presence| presence.corrupt_total > report.corrupt_total);
-        let found = seen.unwrap_or(&report);
-        if found.corrupt_total > 0 {
-            return Ok(corrupt(found));
+        if context.asked.verify == Verify::None {
+            return Ok(Outcome::skip("reads bodies; left out by --verify none"));
         }
-        readable(&report)?;
+        let report = presence(context, pulse)?;
+        if report.corrupt_total > 0 {
+            return Ok(corrupt(report));
+        }
+        readable(report)?;
         let scope = if context.asked.verify == Verify::All { "all" } else { "a sample of" };
         let message =
             format!("{scope} {} bodies hashed, {}: each matches", report.hashed, ByteSize(report.hashed_bytes));
-        Ok(Outcome::ok(message).evidence(hashed(&report)))
+        Ok(Outcome::ok(message).evidence(hashed(report)))
     }
 }
 
@@ -238,10 +249,28 @@ fn readable(report: &IntegrityReport) -> Result<(), CheckError> {
     }
 }
 
-/// The walk over all manifests, without hashing files; made once.
+/// The walk over manifests; made once for all checks of this file.
 fn presence<'a>(context: &'a Context, pulse: &Pulse) -> Result<&'a IntegrityReport, CheckError> {
-    let made = context.presence.get_or_init(|| confirmed(context, pulse, HashBodies::None));
+    let made = context.presence.get_or_init(|| {
+        let made = confirmed(context, pulse);
+        if let Some(watch) = context.world.watch.as_ref().filter(|_| context.asked.verify == Verify::All) {
+            watch.ended();
+        }
+        made
+    });
     made.as_ref().map_err(CheckError::clone)
+}
+
+/// The walk over the body folders.
+fn folders(context: &Context, store: &Store, pulse: &Pulse) -> Result<IntegrityReport, CheckError> {
+    let started = Instant::now();
+    let is_sample = context.asked.verify != Verify::All;
+    let walked = integrity::unreferenced(store, &mut |_| {
+        pulse.beat();
+        let is_over = is_sample && started.elapsed() >= FOLDERS_TIME_MAX;
+        if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    walked.map_err(|error| CheckError::from_error("walk the body folders", &error))
 }
 
 /// How often what was found bad beside a running node is looked at again: an artifact that is replaced all the time may
@@ -249,8 +278,12 @@ fn presence<'a>(context: &'a Context, pulse: &Pulse) -> Result<&'a IntegrityRepo
 const LOOKS_AGAIN_MAX: usize = 8;
 
 /// Verifies, and beside a writer verifies what was found bad once more.
-fn confirmed(context: &Context, pulse: &Pulse, hash: HashBodies) -> Result<IntegrityReport, CheckError> {
-    let mut report = verified(context.index()?, hash, None, pulse)?;
+fn confirmed(context: &Context, pulse: &Pulse) -> Result<IntegrityReport, CheckError> {
+    let mut report = match context.asked.verify {
+        Verify::None => sample(context.index()?, HashBodies::None, pulse)?,
+        Verify::Sample => sample(context.index()?, HashBodies::Sample, pulse)?,
+        Verify::All => whole(context, context.index()?, pulse)?,
+    };
     if report.missing_total + report.corrupt_total == 0 || !context.is_held() {
         return Ok(report);
     }
@@ -275,21 +308,74 @@ fn confirmed(context: &Context, pulse: &Pulse, hash: HashBodies) -> Result<Integ
 fn look_again(context: &Context, pulse: &Pulse, found: &IntegrityReport) -> Result<IntegrityReport, CheckError> {
     let suspects: Vec<ArtifactId> = found.missing.iter().chain(&found.corrupt).map(|bad| bad.id).collect();
     let fresh = context.open_index().map_err(|trouble| CheckError(trouble.message))?;
-    verified(&fresh, HashBodies::All, Some(suspects), pulse)
+    listed(&fresh, suspects, pulse)
+}
+
+fn listed(store: &Store, ids: Vec<ArtifactId>, pulse: &Pulse) -> Result<IntegrityReport, CheckError> {
+    verified(store, &VerifyRequest::of(HashBodies::All, ids), &mut |_| {
+        pulse.beat();
+        ControlFlow::Continue(())
+    })
+}
+
+fn sample(store: &Store, hash: HashBodies, pulse: &Pulse) -> Result<IntegrityReport, CheckError> {
+    let started = Instant::now();
+    let request = VerifyRequest { folders: false, ..VerifyRequest::all(hash) };
+    verified(store, &request, &mut |_| {
+        pulse.beat();
+        if started.elapsed() >= SAMPLE_TIME_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+/// Every body, from where an earlier walk was interrupted; what that one had found bad is looked at again.
+fn whole(context: &Context, store: &Store, pulse: &Pulse) -> Result<IntegrityReport, CheckError> {
+    let place = context.world.positions.as_deref().zip(context.layout.as_ref());
+    let place = place.map(|(folder, layout)| Place::new(folder, layout.data_dir(), store.stats().store_id));
+    let now_ms = || context.world.clock.now_ms();
+    let earlier = place.as_ref().and_then(|place| place.load(now_ms())).unwrap_or_default();
+    let request = VerifyRequest { folders: false, after: earlier.after, ..VerifyRequest::all(HashBodies::All) };
+    let mut saved = Instant::now();
+    let mut report = integrity::verify_noting(store, &request, &mut |progress, found| {
+        pulse.beat();
+        let position = earlier.moved(&progress, found);
+        if let Some(watch) = &context.world.watch {
+            watch.advanced(&VerifyProgress {
+                artifacts: position.artifacts,
+                hashed_bytes: position.hashed_bytes,
+                ..progress
+            });
+        }
+        if let Some(place) = place.as_ref().filter(|_| saved.elapsed() >= SAVE_INTERVAL) {
+            saved = Instant::now();
+            place.save(&position, now_ms());
+        }
+        ControlFlow::Continue(())
+    })
+    .map_err(|error| CheckError::from_error("verify the bodies", &error))?;
+    if !earlier.suspects.is_empty() {
+        let again = listed(store, earlier.suspects.clone(), pulse)?;
+        report.missing_total += again.missing_total;
+        report.missing.extend(again.missing);
+        report.corrupt_total += again.corrupt_total;
+        report.corrupt.extend(again.corrupt);
+    }
+    report.artifacts += earlier.artifacts;
+    report.hashed += earlier.hashed;
+    report.hashed_bytes += earlier.hashed_bytes;
+    if let Some(place) = place {
+        place.forget();
+    }
+    Ok(report)
 }
 
 fn verified(
     store: &Store,
-    hash: HashBodies,
-    only: Option<Vec<ArtifactId>>,
-    pulse: &Pulse,
+    request: &VerifyRequest,
+    progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
 ) -> Result<IntegrityReport, CheckError> {
-    let started = Instant::now();
-    let is_sample = hash == HashBodies::Sample;
-    let verified = integrity::verify(store, &VerifyRequest { hash, only }, &mut |progress| {
-        pulse.beat();
-        let spent = progress.hashed_bytes >= SAMPLE_BYTES_MAX || started.elapsed() >= SAMPLE_TIME_MAX;
-        if is_sample && spent { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    verified.map_err(|error| CheckError::from_error("verify the bodies", &error))
+    integrity::verify(store, request, progress).map_err(|error| CheckError::from_error("verify the bodies", &error))
 }
+
+#[cfg(test)]
+#[path = "bodies_tests.rs"]
+mod tests;
