@@ -65,6 +65,7 @@ fn nine_nodes_killed_and_restarted_together_end_complete_with_equal_sets() {
 fn a_thin_lossy_line_is_caught_up_over_without_fetching_anything_twice() {
     let network = Network::new(3);
     let mut mesh = network.mesh();
+    mesh.begin_with(0..1);
     mesh.nodes[0].start_ready();
     let all = artifacts(3_000, &[(500, 4_000), (20, 200_000), (1, 6_000_000)]);
     store_all(&mesh, 0, &all);
@@ -107,8 +108,10 @@ fn what_a_silenced_sibling_wrote_comes_by_way_of_the_third() {
 fn a_flapping_line_costs_what_was_on_its_way_and_nothing_else() {
     let network = Network::new(3);
     let mut mesh = network.mesh();
-    mesh.nodes[0].start_ready();
+    mesh.begin_with(0..2);
+    mesh.nodes[0].start();
     mesh.nodes[1].start_ready();
+    mesh.nodes[0].wait_ready(AGREE_WITHIN);
     let all = artifacts(7_000, &[(800, 4_000), (40, 200_000)]);
     store_all(&mesh, 0, &all);
     network.limit(0, 80);

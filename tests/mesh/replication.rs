@@ -142,6 +142,7 @@ fn a_node_that_lost_its_volume_is_filled_before_it_is_ready_and_hears_what_comes
 fn a_node_that_joins_takes_small_bodies_many_to_a_request() {
     let bodies: u64 = std::env::var("KURA_TEST_BODIES").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
     let mut mesh = Mesh::new(2);
+    mesh.begin_with(0..1);
     mesh.nodes[0].start();
     mesh.nodes[0].wait_ready(READY_WITHIN);
     let artifacts: Vec<Artifact> = (0..bodies).map(|seed| Artifact::new(seed, 65_536)).collect();

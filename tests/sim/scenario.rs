@@ -263,8 +263,9 @@ impl Draw {
     fn listed_badly(&self) -> Vec<Operation> {
         let (from, to) = self.pair();
         let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
-        let change = self.below(1 << 20);
-        let lie = if self.below(2) == 0 { Lie::Digit(change) } else { Lie::FlipRows(change) };
+        // Most of a page's header says nothing that matters; the first records lie about here.
+        let record = 240 + self.below(120);
+        let lie = if self.below(2) == 0 { Lie::Digit(self.below(1 << 20)) } else { Lie::FlipRows(record) };
         vec![
             Operation::Mend { one: from, other: to },
             Operation::Crash { node: from },

@@ -128,7 +128,8 @@ fn what_a_peer_lied_about_arrives_in_the_end() {
         Lie::Cursor(CursorLie::GoesBack),
         Lie::Flip(100),
         Lie::Flip(301),
-        Lie::FlipRows(400),
+        Lie::FlipRows(270),
+        Lie::FlipRows(288),
         Lie::Digit(3),
         Lie::Length(1),
     ];
