@@ -7,13 +7,14 @@ use crate::support::node::Node;
 use crate::support::traffic::Artifact;
 
 /// What is not looked at without peers.
-const ABOUT_PEERS: [&str; 9] = [
+const ABOUT_PEERS: [&str; 10] = [
     "PEERS_NONE",
     "PEERS_ONLY_SELF",
     "PEER_DNS",
     "PEER_UNREACHABLE",
     "PEER_ONE_WAY",
     "PEER_VERSION",
+    "PEER_DIVERGED",
     "NODE_ID_DUPLICATE",
     "CLOCK_SKEW",
     "REPLICATION_STUCK",

@@ -176,5 +176,117 @@ fn a_healthy_mesh_is_quiet() {
         let told = [diagnosis.with_status("warn"), diagnosis.with_status("fail"), diagnosis.with_status("error")];
         assert_eq!((diagnosis.code, told.concat()), (0, Vec::new()), "{}", diagnosis.report);
         assert_eq!(diagnosis.check("PEER_ONE_WAY")["message"], "3 nodes reach each other");
+        assert_eq!(diagnosis.check("PEER_DIVERGED")["message"], "3 nodes hold the same");
+        let mesh = &diagnosis.report["mesh"];
+        let seen: Vec<&serde_json::Value> = mesh["nodes"].as_array().unwrap().iter().collect();
+        assert_eq!(
+            (seen.len(), &seen[0]["this_node"], &seen[0]["url"]),
+            (3, &true.into(), &node.internal_url().into())
+        );
+        assert!(seen.iter().all(|seen| seen["complete"] == true && seen["artifacts"] == 3), "{mesh}");
+        let (no, yes) = (serde_json::Value::Null, serde_json::Value::Bool(true));
+        let row = |own: usize| (0..3).map(|to| if to == own { no.clone() } else { yes.clone() }).collect::<Vec<_>>();
+        assert_eq!(mesh["reaches"], serde_json::json!([row(0), row(1), row(2)]));
     }
+}
+
+#[test]
+fn the_mesh_is_seen_from_a_machine_without_a_node_on_a_screen_of_80_columns() {
+    let mesh = Mesh::start(2);
+    Artifact::new(1, 100_000).store(&mesh.nodes[0]).unwrap();
+    mesh.wait_equal(WITHIN);
+    let (one, two) = (mesh.nodes[0].internal_url(), mesh.nodes[1].internal_url());
+    let dead = format!("http://127.0.0.1:{}", crate::support::ports::free_port());
+    let root = tempfile::tempdir().unwrap();
+    let peers = ["--peer", &one, "--peer", &two, "--peer", &dead, "--node-url", "http://127.0.0.9:7443"];
+    let asked = |arguments: &[&str]| kura(&root.path().join("none"), &[arguments, &peers].concat()).output().unwrap();
+    let seen = Diagnosis::read(&asked(&["doctor", "--only", "peers", "--output", "json"]));
+    assert_eq!(seen.check("PEER_DIVERGED")["message"], "2 nodes hold the same", "{}", seen.report);
+    assert_eq!(seen.report["mesh"]["nodes"].as_array().unwrap().len(), 3);
+    let screen = asked(&["doctor", "--only", "peers"]);
+    let screen = String::from_utf8(screen.stdout).unwrap();
+    println!("{screen}");
+    let table = screen.split_once("\nmesh\n").expect("the mesh").1;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    assert!(table.contains(&dead) && table.contains("no answer") && table.contains("yes"), "{screen}");
+    // A shell that knows the data dir only asks the peers of the node that runs there.
+    let own = kura(&mesh.nodes[0].data_dir(), &["doctor", "--only", "peers", "--output", "json"]).output().unwrap();
+    let own = Diagnosis::read(&own);
+    assert_eq!(own.check("PEER_DIVERGED")["message"], "2 nodes hold the same", "{}", own.report);
+    assert_eq!((own.code, own.report["mesh"]["nodes"][0]["this_node"].as_bool()), (0, Some(true)), "{}", own.report);
+    let short = String::from_utf8(asked(&["doctor", "--only", "peers", "--output", "short"]).stdout).unwrap();
+    assert!(!short.contains("\nmesh\n"), "{short}");
+}
+
+#[test]
+fn artifacts_that_only_one_node_has_are_named_and_quiet_once_they_have_come() {
+    let network = Network::new(2);
+    // Node 1 cannot fetch from node 0, and node 0 can ask it all the same.
+    network.refuse_calls(1, 0);
+    let mut mesh = network.mesh();
+    mesh.nodes[0].start_ready();
+    let all: Vec<Artifact> = (1..=7).map(|seed| Artifact::new(seed, 50_000)).collect();
+    all.iter().for_each(|artifact| artifact.store(&mesh.nodes[0]).unwrap());
+    mesh.nodes[1].start();
+    is_live(&mesh.nodes[1]);
+    // They count one by one, as each has been there for half a minute.
+    let told = eventually("all of them named", WITHIN, || {
+        let told = until(&mesh.nodes[0], "PEER_DIVERGED", "warn");
+        let total = told.check("PEER_DIVERGED")["evidence"]["missing_total"].clone();
+        if total == 7 { Ok(told) } else { Err(total.to_string()) }
+    });
+    let finding = told.check("PEER_DIVERGED");
+    let missing = &finding["evidence"]["missing"][0];
+    assert_eq!((&missing["missing_on"], &missing["state"]), (&mesh.nodes[1].internal_url().into(), &"absent".into()));
+    let command = finding["remedy"]["commands"][0].as_str().unwrap();
+    assert!(command.ends_with(&format!("artifact {}", missing["artifact_id"].as_str().unwrap())), "{command}");
+    network.heal(0);
+    mesh.wait_equal(WITHIN);
+    assert_eq!(until(&mesh.nodes[0], "PEER_DIVERGED", "ok").check("PEER_DIVERGED")["message"], "2 nodes hold the same");
+    // The same from the files of a stopped node, which has missed something by then.
+    mesh.nodes[1].stop();
+    Artifact::new(99, 50_000).store(&mesh.nodes[0]).unwrap();
+    network.heal(1);
+    let offline = until(&mesh.nodes[1], "PEER_DIVERGED", "warn");
+    assert_eq!(offline.report["vantage"], "offline");
+    assert_eq!(
+        offline.check("PEER_DIVERGED")["evidence"]["missing"][0]["missing_on"],
+        "this data dir",
+        "{}",
+        offline.report
+    );
+}
+
+#[test]
+fn a_peer_that_answers_its_status_and_nothing_else_is_an_error_and_no_hang() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut mesh = Mesh::start(1);
+    let own = mesh.nodes[0].internal().get("/_internal/status").unwrap().json().unwrap();
+    let mut status = own.clone();
+    status["node_url"] = url.clone().into();
+    status["kura"]["store_id"] = "f".repeat(32).into();
+    status["kura"]["instance_id"] = "e".repeat(32).into();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, body) = (stream.unwrap(), status.to_string());
+            std::thread::spawn(move || {
+                let mut request = [0_u8; 4096];
+                let read = stream.read(&mut request).unwrap_or(0);
+                if request[..read].starts_with(b"GET /_internal/status") {
+                    let head =
+                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                    stream.write_all((head + &body).as_bytes()).unwrap();
+                } else {
+                    std::thread::sleep(Duration::from_secs(300));
+                }
+            });
+        }
+    });
+    mesh.nodes[0].set("PEERS", &url);
+    let began = std::time::Instant::now();
+    let diagnosis = Diagnosis::of(&mesh.nodes[0], &["--only", "PEER_DIVERGED"]);
+    assert_eq!((diagnosis.code, diagnosis.status("PEER_DIVERGED")), (4, "error"), "{}", diagnosis.report);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

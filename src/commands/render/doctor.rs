@@ -7,11 +7,13 @@
 
 use serde_json::json;
 
+use super::mesh::mesh;
 use super::table::HouseTable;
 use super::words::plural;
 use crate::commands::exit::{CommandError, ExitCode};
 use crate::core::doctor::check::{About, Category};
 use crate::core::doctor::finding::{Finding, Remedy, Severity, Status};
+use crate::core::doctor::mesh_view::MeshView;
 use crate::core::doctor::report::{Report, Summary};
 
 /// How the screen may look.
@@ -36,15 +38,20 @@ const PROSE_COLUMNS_MIN: usize = 24;
 
 /// The whole report.
 pub fn full(report: &Report, exit: u8, style: Style) -> String {
-    screen(report, exit, style, |_| true)
+    screen(report, exit, style, (|_| true, report.mesh.as_ref()))
 }
 
 /// Only what is not ok.
 pub fn short(report: &Report, exit: u8, style: Style) -> String {
-    screen(report, exit, style, |finding| !matches!(finding.status, Status::Ok | Status::Skip))
+    screen(report, exit, style, (|finding| !matches!(finding.status, Status::Ok | Status::Skip), None))
 }
 
-fn screen(report: &Report, exit: u8, style: Style, shown: impl Fn(&Finding) -> bool) -> String {
+fn screen<F: Fn(&Finding) -> bool>(
+    report: &Report,
+    exit: u8,
+    style: Style,
+    (shown, view): (F, Option<&MeshView>),
+) -> String {
     let mut out = header(report, style);
     out.push('\n');
     for category in Category::ALL {
@@ -55,6 +62,9 @@ fn screen(report: &Report, exit: u8, style: Style, shown: impl Fn(&Finding) -> b
             out.push('\n');
             findings.iter().for_each(|finding| out.push_str(&entry(finding, style)));
         }
+    }
+    if let Some(view) = view {
+        out.push_str(&mesh(view, style.width));
     }
     if report.checks.iter().any(&shown) {
         out.push('\n');

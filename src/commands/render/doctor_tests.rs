@@ -64,6 +64,7 @@ fn report() -> Report {
         started_at: "2026-11-23T05:00:00Z".to_owned(),
         summary: Summary::of(&checks),
         checks,
+        mesh: None,
         vantage_reason: "no server holds this data dir".to_owned(),
     }
 }

@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod bootstrap_progress;
 pub mod doctor;
 pub mod doctor_artifact;
+pub mod mesh;
 pub mod reclaim;
 pub mod reclaim_bar;
 pub mod table;

@@ -107,6 +107,8 @@ codes! {
     PeerOneWay = "PEER_ONE_WAY",
     /// Peers speak another version of the protocol.
     PeerVersion = "PEER_VERSION",
+    /// Nodes hold different artifacts.
+    PeerDiverged = "PEER_DIVERGED",
     /// Two nodes run with one store identity.
     NodeIdDuplicate = "NODE_ID_DUPLICATE",
     /// Peers' clocks differ from this one.

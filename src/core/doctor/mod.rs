@@ -17,10 +17,12 @@ pub mod checks;
 pub mod context;
 pub mod finding;
 pub mod live;
+pub mod mesh_view;
 pub mod redaction;
 pub mod report;
 pub mod run;
 pub mod runbook;
+pub mod sides;
 pub mod verify_position;
 
 #[cfg(test)]

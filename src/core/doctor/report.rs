@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::finding::{Finding, Severity, Status};
+use super::mesh_view::MeshView;
 
 /// How many checks ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -76,6 +77,9 @@ pub struct Report {
     pub summary: Summary,
     /// All checks in order.
     pub checks: Vec<Finding>,
+    /// The mesh, if peers were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<MeshView>,
     /// Why this vantage, for people.
     #[serde(skip)]
     pub vantage_reason: String,

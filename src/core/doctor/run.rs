@@ -16,6 +16,7 @@ use std::time::Instant;
 use super::check::{About, Category, Check, Outcome, Pulse, Reach};
 use super::context::{Context, Mode, Vantage};
 use super::finding::{Code, Finding, Severity, Status};
+use super::mesh_view;
 use super::report::{Report, SCHEMA, Summary};
 use super::runbook;
 
@@ -76,6 +77,7 @@ pub fn run(context: &Arc<Context>, selection: &Selection, checks: &[&'static dyn
         started_at: rfc3339(started_at_ms),
         summary: Summary::of(&findings),
         checks: findings,
+        mesh: mesh_view::of(context),
         vantage_reason: context.vantage.reason(),
     }
 }

@@ -336,6 +336,16 @@ impl PeerClient {
         if response.status.is_success() { Ok(()) } else { Err(refusal(response, peer, &path).await) }
     }
 
+    /// A JSON answer.
+    pub(super) async fn get_json<T: serde::de::DeserializeOwned>(
+        &self,
+        peer: &str,
+        path: &str,
+    ) -> Result<T, PeerError> {
+        let body = self.get(peer, path).await?;
+        serde_json::from_slice(&body).map_err(|error| malformed(peer, path, error))
+    }
+
     async fn get(&self, peer: &str, path: &str) -> Result<Bytes, PeerError> {
         let response = self.send(Method::GET, peer, path, NO_PROGRESS_TIMEOUT).await?;
         whole_body(ok(response, peer, path).await?, peer, path).await

@@ -5,6 +5,7 @@ pub mod circuit;
 pub mod client;
 pub mod discovery;
 pub mod feed_frames;
+pub mod holdings;
 pub mod http_transport;
 pub mod membership;
 pub mod memory_transport;

@@ -24,7 +24,7 @@ pub const PROTOCOL_MAX: u32 = 1;
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// What this binary can do beyond the base protocol; names are only added.
-pub const FEATURES: [&str; 5] = ["backfill", "bulk", "digest", "feed", "ranges"];
+pub const FEATURES: [&str; 6] = ["backfill", "bulk", "digest", "feed", "holdings", "ranges"];
 
 /// What a peer can do beyond the base protocol, of the things that this node makes use of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

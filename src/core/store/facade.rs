@@ -19,7 +19,7 @@ use super::eviction::{self, EvictGoal, EvictReport};
 use super::open::{self, Writer};
 use super::rebuild::RebuildReport;
 use super::record::Record;
-use super::set_digest::SetDigest;
+use super::set_digest::{SetBucket, SetDigest};
 use super::state::Core;
 use super::walk::{CursorCheck, DigestBucket, FeedPage, FeedRequest, ManifestPage, ManifestPageRequest, TombstonePage};
 use super::wanted::Wanted;
@@ -365,6 +365,12 @@ impl Store {
     /// last written by a version that did not keep it.
     pub fn set_digest(&self) -> Option<SetDigest> {
         self.core.set_digest()
+    }
+
+    /// What is here of the ids that begin with `prefix`, in one figure for each range of `prefix_len` digits; looks
+    /// through their manifests.
+    pub fn deep_digest(&self, prefix: &str, prefix_len: usize) -> Result<Vec<(String, SetBucket)>, StoreError> {
+        self.core.deep_digest(prefix, prefix_len)
     }
 
     /// How many evicted artifacts are remembered one by one.

@@ -48,6 +48,7 @@ mod eviction_walk;
 mod facade;
 mod feed_rows;
 mod group;
+mod holdings;
 mod index;
 mod keys;
 mod late_sync;

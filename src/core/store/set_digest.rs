@@ -158,7 +158,7 @@ fn put_bucket(batch: &mut Batch<'_>, number: usize, bucket: SetBucket) {
 
 /// What one version of an artifact stands for: the first 16 bytes, big-endian, of the BLAKE3 of id, version_ms (8 bytes
 /// little-endian), logical (2 bytes little-endian) and digest.
-fn stands_for(id: &ArtifactId, version: Version) -> u128 {
+pub(super) fn stands_for(id: &ArtifactId, version: Version) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(id.as_bytes());
     hasher.update(&version.version_ms.to_le_bytes());

@@ -63,6 +63,27 @@ fn two_stores_have_equal_digests_exactly_if_they_hold_the_same_versions() {
 }
 
 #[test]
+fn the_parts_of_a_range_sum_up_to_it_and_leave_out_what_is_deleted() {
+    let bench = Bench::new();
+    let store = bench.open();
+    (0..60).for_each(|n| drop(applied(&store, local("ios", &n.to_string(), b"x"))));
+    applied(&store, local("mac", "1", b"x"));
+    for (number, bucket) in store.set_digest().unwrap().buckets.into_iter().enumerate() {
+        let prefix = format!("{number:x}");
+        let parts = store.deep_digest(&prefix, 3).unwrap();
+        assert!(
+            parts.iter().all(|(part, _)| part.len() == 3 && part.starts_with(&prefix))
+                && parts.is_sorted_by_key(|(part, _)| part.clone())
+        );
+        assert_eq!(parts.iter().fold(SetBucket::default(), |sum, (_, part)| sum.plus(*part)), bucket);
+    }
+    outcome(&store, delete("ios", None));
+    let left: u64 =
+        (0..16).flat_map(|n| store.deep_digest(&format!("{n:x}"), 3).unwrap()).map(|(_, part)| part.count).sum();
+    assert_eq!(left, 1, "whether or not it is purged yet");
+}
+
+#[test]
 fn a_data_dir_of_a_writer_that_keeps_no_digest_is_counted_anew() {
     let bench = Bench::new();
     let mut store = bench.open();

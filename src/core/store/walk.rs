@@ -240,7 +240,7 @@ impl Core {
 }
 
 /// The smallest key a page can begin with.
-fn first_key(request: &ManifestPageRequest) -> Vec<u8> {
+pub(super) fn first_key(request: &ManifestPageRequest) -> Vec<u8> {
     let mut digits = request.prefix.clone();
     if digits.len() % 2 == 1 {
         digits.push('0');

@@ -264,6 +264,11 @@ impl Check for ClockSkew {
     }
 }
 
+/// How far a peer's clock is ahead of this one, as far as it tells.
+pub(in crate::core::doctor) fn clock_offset(probe: &Probe, kura: &KuraAnswer) -> Option<i64> {
+    Offset::of(probe, kura).map(|offset| offset.ms)
+}
+
 /// How far a peer's clock is from this one.
 #[derive(Debug, Clone, Copy)]
 struct Offset<'a> {

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod closure;
 pub mod config;
 pub mod data_dir;
+pub mod diverged;
 pub mod index;
 pub mod machine;
 pub mod memory;

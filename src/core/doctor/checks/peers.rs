@@ -1,5 +1,6 @@
 //! The other nodes: each is asked for its status once, and the answers are kept for all checks of this category.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::core::base::clock::Clock;
 use crate::core::base::limits::PEER_CONNECT_TIMEOUT;
 use crate::core::config::Config;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, Reach};
-use crate::core::doctor::context::Context;
+use crate::core::doctor::context::{Context, Vantage};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 use crate::core::mesh::discovery::{FixedResolver, PeerSources, discover_for_run, same_url};
 use crate::core::mesh::transport::{PeerRequest, PeerTransport, TransportError, TransportPhase};
@@ -155,13 +156,25 @@ pub(super) fn about(code: Code, title: &'static str, severity: Severity) -> Abou
 
 /// The answers of all peers, asked for once; or why nobody is asked.
 pub(super) fn probes(context: &Context) -> Result<Result<&Probes, &'static str>, CheckError> {
-    let config = context.config()?;
+    let config = sources(context)?;
     if config.peers.is_empty() && config.discovery_dns_name.is_none() {
         return Ok(Err("no peers are configured"));
     }
     let Some(transport) = &context.world.transport else { return Ok(Err("there is no way to peers")) };
     let (runtime, clock) = (&context.world.runtime, context.world.clock.as_ref());
-    Ok(Ok(context.peers.get_or_init(|| runtime.block_on(ask_all(config, transport, clock)))))
+    Ok(Ok(context.peers.get_or_init(|| runtime.block_on(ask_all(&config, transport, clock)))))
+}
+
+/// The settings, with the peers of the running node where this shell names none: its settings may not be the node's.
+fn sources(context: &Context) -> Result<Cow<'_, Config>, CheckError> {
+    let config = context.config()?.as_ref();
+    match &context.vantage {
+        Vantage::Live(status) if config.peers.is_empty() && config.discovery_dns_name.is_none() => {
+            let peers = status.readiness.peers.iter().map(|peer| peer.url.clone()).collect();
+            Ok(Cow::Owned(Config { peers, node_url: status.node_url.clone(), ..config.clone() }))
+        }
+        _ => Ok(Cow::Borrowed(config)),
+    }
 }
 
 /// Asks one peer again; `None` if it does not answer now.

@@ -4,11 +4,11 @@ use super::{
     bodies, bootstrap, budget, closure, config, data_dir, index, machine, memory, mesh, node, peers, staging, unlinked,
     volume,
 };
-use super::{node_store, one_way, peer_names, replication};
+use super::{diverged, node_store, one_way, peer_names, replication};
 use crate::core::doctor::check::Check;
 
 /// Every check.
-pub static ALL: [&dyn Check; 44] = [
+pub static ALL: [&dyn Check; 45] = [
     &config::ConfigInvalid,
     &config::ConfigUnknownKey,
     &budget::ConfigBudgetImpossible,
@@ -45,6 +45,7 @@ pub static ALL: [&dyn Check; 44] = [
     &peers::PeerUnreachable,
     &one_way::PeerOneWay,
     &mesh::PeerVersion,
+    &diverged::PeerDiverged,
     &mesh::NodeIdDuplicate,
     &mesh::ClockSkew,
     &replication::ReplicationStuck,

@@ -16,6 +16,7 @@ use crate::core::base::ids::{Epoch, Seq, StoreId};
 use crate::core::mesh::feed_frames::{
     FEED_CONTENT_TYPE, FEED_VERSION, FeedHeader, FeedOrder, Frame, FrameStatus, encode, encode_row,
 };
+use crate::core::mesh::holdings::RANGE_DIGITS;
 use crate::core::mesh::wire::SetDigestReply;
 use crate::core::store::Store;
 use crate::core::store::backfill::BackfillRequest;
@@ -102,6 +103,9 @@ pub(super) async fn digest(State(context): Shared, RawQuery(raw): RawQuery) -> R
 
 async fn set_digest(context: &InternalContext, query: &Query) -> Result<Response, Refused> {
     let prefix_len = query.parsed_or("prefix_len", 0_usize)?;
+    if query.filled("prefix").is_some() {
+        return deep_digest(context, super::holdings::prefix(query)?, prefix_len).await;
+    }
     if prefix_len > PREFIX_LEN {
         return Err(Refused::bad_request("prefix_len must be 0 or 1"));
     }
@@ -109,6 +113,19 @@ async fn set_digest(context: &InternalContext, query: &Query) -> Result<Response
     let (stats, digest) = (store.stats(), store.set_digest().ok_or(StoreError::NotOpen)?);
     let reply = SetDigestReply::of(&digest, (stats.store_id, stats.epoch), prefix_len, store.stubs());
     Ok(json(StatusCode::OK, &reply))
+}
+
+/// The parts of a range: looked up, not known.
+async fn deep_digest(context: &InternalContext, prefix: String, prefix_len: usize) -> Result<Response, Refused> {
+    if prefix_len != RANGE_DIGITS {
+        return Err(Refused::bad_request(format!("with a prefix, prefix_len must be {RANGE_DIGITS}")));
+    }
+    let reply = context.store.call(move |store| {
+        let (stats, digest) = (store.stats(), store.set_digest().ok_or(StoreError::NotOpen)?);
+        let reply = SetDigestReply::of(&digest, (stats.store_id, stats.epoch), prefix_len, store.stubs());
+        Ok::<_, StoreError>(reply.with_ranges(store.deep_digest(&prefix, prefix_len)?))
+    });
+    Ok(json(StatusCode::OK, &reply.await?))
 }
 
 async fn page(context: &InternalContext, query: &Query) -> Result<Response, Refused> {

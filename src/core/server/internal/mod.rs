@@ -11,6 +11,7 @@ mod artifact;
 pub mod bulk;
 mod explain;
 mod feed;
+mod holdings;
 mod listing;
 mod query;
 mod replicate;

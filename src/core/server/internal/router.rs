@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::context::InternalContext;
 use super::reply::{Refused, json};
-use super::{artifact, bulk, explain, feed, listing, replicate};
+use super::{artifact, bulk, explain, feed, holdings, listing, replicate};
 use crate::core::base::limits::{BODY_BYTES_MAX, PEER_PAGE_BYTES_MAX};
 use crate::core::mesh::bulk_frames::BULK_REQUEST_BYTES_MAX;
 use crate::core::mesh::wire::{
@@ -27,6 +27,7 @@ pub fn router(context: Arc<InternalContext>) -> Router {
         .route("/_internal/status", get(status))
         .route("/_internal/feed", get(feed::feed))
         .route("/_internal/digest", get(feed::digest))
+        .route("/_internal/holdings", get(holdings::holdings))
         .route("/_internal/bulk", post(bulk::bulk).layer(DefaultBodyLimit::max(BULK_REQUEST_BYTES_MAX)))
         .route("/_internal/explain/{id}", get(explain::get))
         .route("/_internal/bootstrap/manifests", get(listing::manifests))

@@ -257,6 +257,11 @@ async fn malformed_requests_are_refused_with_a_message_and_change_nothing() {
         (Method::GET, "feed?after=x".into(), 400),
         (Method::GET, "digest?prefix_len=2".into(), 400),
         (Method::GET, "digest?prefix_len=-1".into(), 400),
+        (Method::GET, "digest?prefix=ab&prefix_len=2".into(), 400),
+        (Method::GET, "digest?prefix=AB&prefix_len=3".into(), 400),
+        (Method::GET, "holdings".into(), 400),
+        (Method::GET, "holdings?prefix=abcd".into(), 400),
+        (Method::GET, "holdings?prefix=a&after=x".into(), 400),
         (Method::GET, "feed?epoch=short".into(), 400),
         (Method::GET, "feed?max_rows=0".into(), 400),
         (Method::PUT, "replicate/artifact".into(), 400),
@@ -335,6 +340,39 @@ async fn seed_era_listings_hold_the_producers_of_that_era_only() {
         }
     }
     assert!(seen.len() == 6 && seen.is_sorted(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_a_node_holds_is_listed_whoever_made_it_page_by_page() {
+    let node = one();
+    let mut put = Vec::new();
+    for key in 0..40 {
+        put.push(node.put(["bazel", "nx"][key % 2], &key.to_string(), b"body").await.to_string());
+    }
+    let mut seen = Vec::new();
+    for digit in 0..16 {
+        let mut after = String::new();
+        loop {
+            let page = node.get(&format!("/_internal/holdings?prefix={digit:x}&limit=2&after={after}")).await.json();
+            let rows = page["rows"].as_array().unwrap();
+            assert!(rows.len() <= 2 && rows.iter().all(|row| row["version_ms"].as_u64().unwrap() > 0));
+            seen.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next_after"].as_str() else { break };
+            after = next.to_owned();
+        }
+    }
+    put.sort();
+    assert_eq!(seen, put);
+    let first = seen[0].get(..1).unwrap();
+    let parts = node.get(&format!("/_internal/digest?prefix={first}&prefix_len=3")).await.json();
+    let whole = node.get("/_internal/digest?prefix_len=1").await.json();
+    let count = |buckets: &serde_json::Value| {
+        let ours =
+            buckets.as_array().unwrap().iter().filter(|bucket| bucket["prefix"].as_str().unwrap().starts_with(first));
+        ours.map(|bucket| bucket["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(count(&parts["buckets"]), count(&whole["buckets"]));
+    assert!(parts["buckets"].as_array().unwrap().iter().all(|bucket| bucket["prefix"].as_str().unwrap().len() == 3));
 }
 
 #[tokio::test]
