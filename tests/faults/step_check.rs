@@ -46,7 +46,7 @@ pub fn assert_sound(node: &StepNode, what: &str) {
     let count = recount(node.store()).unwrap_or_else(|error| panic!("{what}: no recount: {error}"));
     assert_eq!(count.mismatches, Vec::<String>::new(), "{what}");
     assert_eq!(count.garbage, 0, "{what}: garbage is left");
-    let request = VerifyRequest { hash: HashBodies::All, only: None };
+    let request = VerifyRequest::all(HashBodies::All);
     let report = verify(node.store(), &request, &mut |_| ControlFlow::Continue(())).expect("verifying");
     let bad = (report.missing_total, report.corrupt_total, report.unreadable_total, report.corrupt_rows);
     assert_eq!(bad, (0, 0, 0, 0), "{what}: {report:?}");
