@@ -60,7 +60,8 @@ fn screen<F: Fn(&Finding) -> bool>(
         if !findings.is_empty() {
             out.push_str(category.as_str());
             out.push('\n');
-            findings.iter().for_each(|finding| out.push_str(&entry(finding, style)));
+            let runs = findings.chunk_by(|one, next| is_same_skip(one, next));
+            runs.for_each(|run| out.push_str(&run_of(run, style)));
         }
     }
     if let Some(view) = view {
@@ -77,6 +78,20 @@ fn header(report: &Report, style: Style) -> String {
     let place = report.data_dir.as_deref().unwrap_or("no data dir");
     let line = format!("kura doctor · {} · {place} · {} ({})", report.version, report.vantage, report.vantage_reason);
     format!("{}\n", wrapped(&line, 0, 2, style.width))
+}
+
+/// Checks that were left out for one reason are one entry: offline there are a dozen of them.
+fn is_same_skip(one: &Finding, next: &Finding) -> bool {
+    one.status == Status::Skip && next.status == Status::Skip && one.message == next.message
+}
+
+fn run_of(run: &[&Finding], style: Style) -> String {
+    let [first, _, ..] = run else { return run.iter().map(|finding| entry(finding, style)).collect() };
+    let codes: Vec<&str> = run.iter().map(|finding| finding.code.as_str()).collect();
+    let (sign, color) = sign(Status::Skip);
+    let sign = painted(&format!("{sign:<width$}", width = SIGN_COLUMNS), color, style);
+    let said = format!("{}  {}", codes.join(", "), first.message);
+    format!("  {sign}{}\n", wrapped(&said, 2 + SIGN_COLUMNS, 2 + SIGN_COLUMNS, style.width))
 }
 
 fn entry(finding: &Finding, style: Style) -> String {

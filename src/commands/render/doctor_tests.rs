@@ -122,3 +122,16 @@ fn commands_are_never_wrapped() {
     report.checks[1].remedy = Some(Remedy::text("frees").change(command.clone()));
     assert!(full(&report, 3, PLAIN).lines().any(|line| line.ends_with(&command)));
 }
+
+#[test]
+fn checks_left_out_for_one_reason_are_one_entry() {
+    let skip = |code, reason: &str| finding(code, Category::Node, Status::Skip, Severity::Fail, reason);
+    let checks = vec![
+        skip(Code::IndexWriteStopped, "asks a running node"),
+        skip(Code::NoProgress, "asks a running node"),
+        skip(Code::NotReady, "as asked by --skip"),
+    ];
+    let text = full(&Report { checks, ..report() }, 0, Style { color: false, width: 80 });
+    assert!(text.contains("  skip  INDEX_WRITE_STOPPED, NO_PROGRESS  asks a running node\n"), "{text}");
+    assert!(text.contains("  skip  NOT_READY  as asked by --skip\n"), "{text}");
+}

@@ -38,7 +38,8 @@ impl VerifyBar {
         let target =
             if is_drawn { ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        let template = "verifying  {bar:30}  {human_pos}/{human_len}  {msg}  {eta} left";
+        // Fits 80 columns with ten million bodies.
+        let template = "verifying {bar:12} {human_pos}/{human_len} {msg} {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -79,7 +79,12 @@ fn judged(report: &ClosureReport, artifacts: u64) -> Outcome {
             0 => String::new(),
             number => format!(", and {number} are misses because a blob was evicted, deleted or is still to come"),
         };
-        return Outcome::ok(format!("nothing that {scope} name is lost{explained}")).evidence(evidence);
+        let message = match report.results {
+            0 if report.stopped => format!("no action results among {} of {artifacts} artifacts", report.artifacts),
+            0 => "there are no action results".to_owned(),
+            _ => format!("{scope}: no blob is gone without a trace{explained}"),
+        };
+        return Outcome::ok(message).evidence(evidence);
     }
     let entries: Vec<(Value, String)> = report.broken.iter().map(entry).collect();
     let noun = if report.broken_total == 1 {

@@ -262,7 +262,7 @@ impl Check for TwoWriters {
         let record = RunRecord::load(layout);
         let record =
             record.map_err(|error| CheckError(format!("failed to read {}: {error}", layout.run_record().display())))?;
-        let Some(record) = record else { return Ok(Outcome::ok("no process left a record")) };
+        let Some(record) = record else { return Ok(Outcome::ok("no process of another machine left a record")) };
         let silent_ms = context.world.clock.now_ms().saturating_sub(record.heartbeat_ms);
         if record.clean || silent_ms > FRESH_MS {
             return Ok(Outcome::ok("no other machine's process shows a sign of life"));

@@ -105,9 +105,9 @@ fn judged(limit: &MemoryLimit, needs: &Needs) -> Outcome {
     for (key, bytes) in needs.parts() {
         evidence = evidence.value(key, bytes);
     }
-    let whose = if limit.is_group { "its control group" } else { "the machine" };
+    let whose = if limit.is_group { "the control group" } else { "the machine" };
     if left >= limit.bytes / SPARE_PART {
-        let message = format!("{} of the {} of {whose} are left over", ByteSize(left), ByteSize(limit.bytes));
+        let message = format!("{} of memory needed at most; {whose} allows {}", ByteSize(total), ByteSize(limit.bytes));
         return Outcome::ok(message).evidence(evidence);
     }
     let evidence = evidence
