@@ -25,7 +25,7 @@ sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
 
-bench: build ## All of docs/performance.md: catch-up beside rsync, bursts, a million artifacts, thresholds; FOLDER is on the volume to measure.
+bench: build ## All of docs/performance.md: catch-up beside rsync, bursts, a million artifacts, HTTP beside nginx, thresholds; FOLDER is on the volume to measure.
 	$(CARGO) build --quiet --release --example fill_store
 	scripts/bench.sh
 	$(CARGO) run --quiet --release --example inline_threshold -- $${FOLDER:-target} 1500 5

@@ -4,19 +4,20 @@
 //! the next one is read. A file that was not verified in this process is hashed from its first byte while it goes
 //! out, and the last chunk of what was asked is held back until the whole file proved good.
 //!
-//! Invariant: at most one chunk of [`READ_CHUNK_BYTES`] per response is in memory here.
+//! Invariant: at most one chunk of [`READ_CHUNK_BYTES`] per response is being filled here. The memory of one that was
+//! sent is filled again: fresh memory of that size comes from the system page by page, which takes as long as the copy.
 //!
 //! Failure: a short or mismatching file is reported to the store, which withdraws it; the stream ends with an error. An
 //! I/O error ends it without withdrawing.
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
+use rustix::buffer::spare_capacity;
 
 use crate::core::base::executor::{self, StoreExecutor};
 use crate::core::base::ids::Digest;
@@ -28,6 +29,45 @@ use crate::core::store::store_handle::StoreHandle;
 /// Bytes read from a file at a time. Large enough that the hop to a thread is noise at gigabytes per second, small
 /// enough that a thousand downloads hold a quarter of a gigabyte at most.
 pub const READ_CHUNK_BYTES: u64 = 256 << 10;
+
+/// Sent chunks of a response kept for the next ones: while one is written the next is filled.
+const SPARE_CHUNKS_MAX: usize = 2;
+
+/// Memory of a response's chunks that were sent.
+#[derive(Debug, Clone, Default)]
+struct Spares(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spares {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// The bytes; once they are sent their memory comes back.
+    fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent { bytes, spares: self.clone() })
+    }
+}
+
+struct Lent {
+    bytes: Vec<u8>,
+    spares: Spares,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut spares = self.spares.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < SPARE_CHUNKS_MAX {
+            self.bytes.clear();
+            spares.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
 
 /// A body that broke off after its header was sent.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +124,15 @@ pub struct FileReader {
     offset: u64,
     hasher: Option<Box<blake3::Hasher>>,
     range: Range<u64>,
+    spares: Spares,
 }
 
 impl FileReader {
     /// Reads a range; the file is verified meanwhile unless it was.
     pub fn new(context: ReadContext, record: Box<Record>, body: FileBody, range: Range<u64>) -> Self {
         let (offset, hasher) = if body.verified { (range.start, None) } else { (0, Some(Box::default())) };
-        Self { context, record, file: body.file, length: body.length, offset, hasher, range }
+        let spares = Spares::default();
+        Self { context, record, file: body.file, length: body.length, offset, hasher, range, spares }
     }
 
     /// Reads a range as it lies there: the receiver has the digest of the whole.
@@ -123,9 +165,9 @@ impl FileReader {
     async fn read(&mut self) -> Result<Bytes, BodyError> {
         let end = if self.hasher.is_some() { self.length } else { self.range.end };
         let (offset, want) = (self.offset, READ_CHUNK_BYTES.min(end.saturating_sub(self.offset)));
-        let (file, mut hasher) = (Arc::clone(&self.file), self.hasher.take());
+        let (file, mut hasher, spares) = (Arc::clone(&self.file), self.hasher.take(), self.spares.clone());
         let job = move || {
-            let read = read_at(&file, offset, want);
+            let read = read_at(&file, offset, want, &spares);
             if let (Ok(bytes), Some(hasher)) = (&read, hasher.as_mut()) {
                 hasher.update(bytes);
             }
@@ -187,19 +229,21 @@ fn part_of(chunk: &Bytes, start: u64, range: &Range<u64>) -> Bytes {
 }
 
 /// Reads until `want` bytes are there or the file ends.
-fn read_at(file: &File, offset: u64, want: u64) -> std::io::Result<Bytes> {
-    let mut buffer = vec![0_u8; usize::try_from(want).unwrap_or(0)];
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+fn read_at(file: &File, offset: u64, want: u64, spares: &Spares) -> std::io::Result<Bytes> {
+    let want = usize::try_from(want).unwrap_or(0);
+    let mut buffer = spares.take();
+    buffer.reserve_exact(want);
+    while buffer.len() < want {
+        let from = offset.saturating_add(buffer.len() as u64);
+        // The memory may have room for more than is asked for.
+        match rustix::io::pread(file, spare_capacity(&mut buffer), from) {
             Ok(0) => break,
-            Ok(count) => filled = filled.saturating_add(count),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    buffer.truncate(filled);
-    Ok(buffer.into())
+    buffer.truncate(want);
+    Ok(spares.lend(buffer))
 }
 
 #[cfg(test)]
@@ -213,5 +257,22 @@ mod tests {
         assert_eq!(part_of(&chunk, 100, &(103..105)), &b"34"[..]);
         assert_eq!(part_of(&chunk, 100, &(0..102)), &b"01"[..]);
         assert_eq!(part_of(&chunk, 100, &(108..2000)), &b"89"[..]);
+    }
+
+    #[test]
+    fn a_chunk_is_filled_where_the_one_before_lay_and_shows_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("body");
+        std::fs::write(&path, b"0123456789abcde").unwrap();
+        let (file, spares) = (File::open(&path).unwrap(), Spares::default());
+        let chunks: Vec<Vec<u8>> = [(0, 8), (8, 4), (12, 8), (0, 2), (20, 4)]
+            .map(|(offset, want)| read_at(&file, offset, want, &spares).unwrap().to_vec())
+            .to_vec();
+        assert_eq!(chunks, [&b"01234567"[..], b"89ab", b"cde", b"01", b""]);
+        assert_eq!(spares.0.lock().unwrap().len(), 1, "each was sent before the next one was read");
+        let held: Vec<Bytes> = (0..4).map(|at| read_at(&file, at, 4, &spares).unwrap()).collect();
+        assert_eq!(held.concat(), b"0123123423453456");
+        drop(held);
+        assert_eq!(spares.0.lock().unwrap().len(), SPARE_CHUNKS_MAX);
     }
 }
