@@ -111,6 +111,6 @@ pub(super) fn show(path: &Path, args: &DoctorArgs, context: &mut Context) -> Res
 }
 
 fn summary(report: &Value) -> Summary {
-    let count = |status: &str| report["summary"][status].as_u64().unwrap_or(0);
+    let count = |status: &str| report.pointer(&format!("/summary/{status}")).and_then(Value::as_u64).unwrap_or(0);
     Summary { ok: count("ok"), warn: count("warn"), fail: count("fail"), skip: count("skip"), error: count("error") }
 }
