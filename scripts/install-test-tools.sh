@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 npm_packages=(nx@24.0.6 turbo@2.11.11 metro-cache@0.84.6)
-debian_packages=(bazel-bootstrap gradle ccache curl xfsprogs e2fsprogs mount iproute2 nftables)
+debian_packages=(bazel-bootstrap gradle ccache curl xfsprogs e2fsprogs mount iproute2 nftables prometheus)
 
 npm_key=$(printf '%s\n' "${npm_packages[@]}" | sha256sum | cut -c1-16)
 npm_cache="${XDG_CACHE_HOME:-$HOME/.cache}/kura"

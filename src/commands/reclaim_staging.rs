@@ -7,6 +7,7 @@
 //! a terminal nothing is removed.
 
 use std::io::BufRead;
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -88,8 +89,12 @@ pub struct ReclaimStagingArgs {
 pub async fn run(args: ReclaimStagingArgs, context: &mut Context) -> Result<ExitCode, CommandError> {
     let config = context.config()?.clone();
     let layout = Layout::new(&config.data_dir, &config.tmp_dir);
-    let kind = require_data_dir(&layout)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    if args.if_below.is_some() && is_yet_to_be_made(&layout)? {
+        let volume = volume_above(disk.as_ref(), layout.data_dir()).map_err(|error| unreadable(&layout, error))?;
+        return answer(&Report::enough_free(&layout, volume, args.dry_run, false), &args, context);
+    }
+    let kind = require_data_dir(&layout)?;
     let volume = disk.space(layout.data_dir()).map_err(|error| unreadable(&layout, error))?;
     if args.if_below.is_some_and(|limit| volume.free_bytes >= limit.bytes(&volume)) {
         let is_in_use = matches!(DataDirLock::probe(&layout), Ok(LockState::Held(_)));
@@ -144,6 +149,18 @@ fn answer(report: &Report, args: &ReclaimStagingArgs, context: &mut Context) -> 
     };
     context.answer(&text)?;
     Ok(ExitCode::Done)
+}
+
+/// With `--if-below` this is a guard before each start, also before the first one: nothing is staged there yet.
+fn is_yet_to_be_made(layout: &Layout) -> Result<bool, CommandError> {
+    let kind = layout::detect_data_dir(layout).map_err(|error| unreadable(layout, error))?;
+    Ok(matches!(kind, DataDirKind::Missing | DataDirKind::Empty))
+}
+
+/// The volume on which a path is or would be.
+fn volume_above(disk: &dyn Disk, path: &Path) -> std::io::Result<VolumeSpace> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists());
+    disk.space(existing.unwrap_or(Path::new("/")))
 }
 
 fn require_data_dir(layout: &Layout) -> Result<DataDirKind, CommandError> {

@@ -118,3 +118,19 @@ fn wrong_words_and_unknown_flags_are_named_together() {
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("'--older'") && ended.stderr.contains("'lots'"), "{}", ended.stderr);
 }
+
+#[test]
+fn as_a_guard_before_a_first_start_it_finds_nothing_to_do() {
+    let kura = Kura::new();
+    std::fs::create_dir(kura.path("empty")).unwrap();
+    for data in ["absent/data", "empty"] {
+        // More than any volume has free: it would act if there were anything.
+        let guard = ["reclaim-staging", "--if-below", "100%", "--yes", "--output", "json", "--data-dir", data];
+        let ended = kura.run(&guard);
+        assert_eq!(ended.code, Some(0), "{data}: {}", ended.stderr);
+        let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(report["removed_files"], 0);
+        assert_eq!(kura.run(&["reclaim-staging", "--yes", "--data-dir", data]).code, Some(12), "{data}");
+    }
+    assert!(!kura.path("absent").exists() && listing(&kura.path("empty")).is_empty(), "nothing is made");
+}

@@ -20,6 +20,8 @@ mod large;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod replication;

@@ -9,6 +9,7 @@ pub mod bodies;
 pub mod holdings;
 pub mod http;
 pub mod inspect;
+pub mod memory_group;
 pub mod mesh;
 pub mod namespaces;
 pub mod node;

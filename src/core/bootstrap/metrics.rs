@@ -1,6 +1,6 @@
 //! The metric families of catching up and replication.
 
-use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::core::mesh::circuit::{CircuitState, Circuits, Transition};
 use crate::core::mesh::readiness::ReadinessSnapshot;
@@ -75,6 +75,8 @@ pub struct CatchUpMetrics {
     body_requests: IntCounterVec,
     circuits: IntGaugeVec,
     circuit_transitions: IntCounterVec,
+    pushes: IntCounterVec,
+    push_duration: HistogramVec,
 }
 
 const SOURCES: [&str; 2] = ["replication", "bootstrap"];
@@ -87,6 +89,23 @@ fn transitions(registry: &MetricsRegistry) -> IntCounterVec {
     for (from, to) in [("closed", "open"), ("open", "closed"), ("half_open", "open"), ("half_open", "closed")] {
         family.with_label_values(&[from, to]);
     }
+    family
+}
+
+/// The one thing that is pushed: nodes of kura pull.
+const PUSHED: &str = "delete_namespace";
+
+fn pushes(registry: &MetricsRegistry) -> IntCounterVec {
+    let name = "kura_replication_requests_total";
+    let family = registry.counters(name, "Requests that push to peers of the seed era.", &["operation", "result"]);
+    ["ok", "error"].iter().for_each(|result| drop(family.with_label_values(&[PUSHED, result])));
+    family
+}
+
+fn touched_histogram(registry: &MetricsRegistry) -> HistogramVec {
+    let name = "kura_replication_request_duration_seconds";
+    let family = registry.histograms(name, "Seconds that a request which pushes took.", &["operation"]);
+    drop(family.with_label_values(&[PUSHED]));
     family
 }
 
@@ -145,6 +164,8 @@ impl CatchUpMetrics {
             ),
             circuits: registry.gauges("kura_peer_circuits", "Peers by how their circuit stands.", &["state"]),
             circuit_transitions: transitions(registry),
+            pushes: pushes(registry),
+            push_duration: touched_histogram(registry),
             inflight_peers: registry.gauge("kura_bootstrap_inflight_peers", "Peers with a pass under way."),
         }
     }
@@ -197,6 +218,12 @@ impl CatchUpMetrics {
             BodyRequest::Single => "single",
         };
         self.body_requests.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a delete that was pushed, or was not taken.
+    pub fn delete_pushed(&self, taken: bool, elapsed: std::time::Duration) {
+        self.pushes.with_label_values(&[PUSHED, if taken { "ok" } else { "error" }]).inc();
+        self.push_duration.with_label_values(&[PUSHED]).observe(elapsed.as_secs_f64());
     }
 
     /// Counts a change of a peer's circuit.

@@ -34,7 +34,10 @@ pub async fn push_deletes(engine: &Engine, url: &str) -> Result<u64, PushError> 
         let from = after.clone();
         let page = engine.store.call(move |store| store.tombstone_page(from.as_deref(), PAGE_ROWS)).await?;
         for tombstone in page.tombstones.iter().filter(|tombstone| tombstone.seq > told_up_to) {
-            engine.client.delete_namespace(url, &tombstone.namespace, tombstone.version_ms).await?;
+            let began = engine.clock.monotonic();
+            let taken = engine.client.delete_namespace(url, &tombstone.namespace, tombstone.version_ms).await;
+            engine.metrics.delete_pushed(taken.is_ok(), engine.clock.monotonic().saturating_sub(began));
+            taken?;
             highest = highest.max(tombstone.seq);
             pushed += 1;
         }

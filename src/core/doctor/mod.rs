@@ -24,6 +24,7 @@ pub mod run;
 pub mod runbook;
 pub mod sides;
 pub mod verify_position;
+pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod test_support;

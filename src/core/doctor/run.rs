@@ -107,7 +107,7 @@ fn conduct(
 }
 
 /// Why a check is not run at all.
-fn barred(context: &Context, about: &About, statuses: &BTreeMap<Code, Status>) -> Option<Outcome> {
+pub(super) fn barred(context: &Context, about: &About, statuses: &BTreeMap<Code, Status>) -> Option<Outcome> {
     let unmet = about.needs.iter().find_map(|need| match statuses.get(need) {
         Some(Status::Fail) => Some(format!("{need} failed")),
         Some(Status::Error) => Some(format!("{need} could not be checked")),

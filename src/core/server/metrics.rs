@@ -2,6 +2,8 @@
 //!
 //! Invariant: labels come from closed lists: route templates, the producers of [`Producer`], three results.
 
+use std::time::Duration;
+
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 
 use super::public::problem::Limit;
@@ -85,6 +87,9 @@ impl ArtifactResult {
     }
 }
 
+/// A body that fits one piece leaves in no time; its rate is what a microsecond would make of it.
+const SHORTEST_EGRESS_SECONDS: f64 = 1e-6;
+
 /// How sending a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EgressResult {
@@ -152,28 +157,12 @@ pub struct ServerMetrics {
     write_bytes: IntCounterVec,
     egress: IntCounterVec,
     egress_bytes: IntCounterVec,
+    egress_duration: HistogramVec,
+    egress_throughput: HistogramVec,
     closures: IntCounterVec,
     refusals: IntCounterVec,
     /// Multipart parts by result.
     pub multipart_parts: IntCounterVec,
-    /// 0 joining, 1 serving, 2 draining.
-    pub traffic_state: IntGauge,
-    /// 1 when `/ready` answers 200.
-    pub ready_state: IntGauge,
-    /// 1 while draining.
-    pub drain_state: IntGauge,
-    /// 1 once the first discovery round is done.
-    pub discovery_completed: IntGauge,
-    /// 1 while the data dir's lock is held.
-    pub lock_owned: IntGauge,
-    /// Bytes reserved in the staging ledger.
-    pub staging_bytes: IntGauge,
-    /// Open multipart uploads.
-    pub multipart_uploads: IntGauge,
-    /// Live artifacts in the store.
-    pub artifacts: IntGauge,
-    /// Bytes of their bodies.
-    pub artifact_bytes: IntGauge,
     /// What is known of the room on the volume.
     pub space: SpaceMetrics,
     /// What the process uses.
@@ -213,23 +202,19 @@ impl ServerMetrics {
             write_bytes: reads_or_writes("kura_artifact_write_bytes_total", "Bytes of artifacts written by clients."),
             egress: egress("kura_artifact_egress_completions_total", "Bodies whose sending ended."),
             egress_bytes: egress("kura_artifact_egress_bytes_total", "Bytes of bodies sent."),
+            egress_duration: touched_by_producer(registry.histograms(
+                "kura_artifact_egress_duration_seconds",
+                "Seconds from the first byte of a body that was sent whole to its last.",
+                &["producer"],
+            )),
+            egress_throughput: touched_by_producer(registry.throughputs(
+                "kura_artifact_egress_throughput_bytes_per_second",
+                "Bytes a second of bodies that were sent whole.",
+                &["producer"],
+            )),
             closures: by_closure(registry),
             refusals: by_limit(registry),
-            multipart_parts: registry.counters(
-                "kura_multipart_parts_total",
-                "Parts of multipart uploads received.",
-                &["result"],
-            ),
-            traffic_state: registry.gauge("kura_traffic_state", "0 joining, 1 serving, 2 draining."),
-            ready_state: registry.gauge("kura_ready_state", "1 when the node is ready for traffic."),
-            drain_state: registry.gauge("kura_drain_state", "1 while the node drains."),
-            discovery_completed: registry
-                .gauge("kura_initial_discovery_completed", "1 once the first discovery round is done."),
-            lock_owned: registry.gauge("kura_writer_lock_owned", "1 while the data dir's lock is held."),
-            staging_bytes: registry.gauge("kura_tmp_dir_bytes", "Bytes reserved in the staging ledger."),
-            multipart_uploads: registry.gauge("kura_multipart_uploads", "Open multipart uploads."),
-            artifacts: registry.gauge("kura_store_artifacts", "Live artifacts in the store."),
-            artifact_bytes: registry.gauge("kura_store_artifact_bytes", "Bytes of the bodies of live artifacts."),
+            multipart_parts: by_part(registry),
             space: SpaceMetrics::new(registry),
             process: ProcessMetrics::new(registry),
         }
@@ -260,11 +245,22 @@ impl ServerMetrics {
     }
 
     /// Counts the end of one body on its way out.
-    pub fn egress(&self, producer: Producer, result: EgressResult, bytes: u64) {
+    pub fn egress(&self, producer: Producer, result: EgressResult, bytes: u64, took: Duration) {
         let labels = [producer.name(), result.name()];
         self.egress.with_label_values(&labels).inc();
         self.egress_bytes.with_label_values(&labels).inc_by(bytes);
+        if result == EgressResult::Ok {
+            let seconds = took.as_secs_f64();
+            self.egress_duration.with_label_values(&[producer.name()]).observe(seconds);
+            let rate = bytes as f64 / seconds.max(SHORTEST_EGRESS_SECONDS);
+            self.egress_throughput.with_label_values(&[producer.name()]).observe(rate);
+        }
     }
+}
+
+fn touched_by_producer(family: HistogramVec) -> HistogramVec {
+    Producer::ALL.iter().for_each(|producer| drop(family.with_label_values(&[producer.name()])));
+    family
 }
 
 fn by_producer(registry: &MetricsRegistry, (name, help): (&str, &str), results: &[&str]) -> IntCounterVec {
@@ -282,6 +278,12 @@ fn by_closure(registry: &MetricsRegistry) -> IntCounterVec {
         &["closure"],
     );
     ClosureResult::ALL.iter().for_each(|result| drop(family.with_label_values(&[result.name()])));
+    family
+}
+
+fn by_part(registry: &MetricsRegistry) -> IntCounterVec {
+    let family = registry.counters("kura_multipart_parts_total", "Parts of multipart uploads received.", &["result"]);
+    ["ok", "error"].iter().for_each(|result| drop(family.with_label_values(&[result])));
     family
 }
 

@@ -4,10 +4,12 @@
 
 mod connection_watch;
 pub mod control;
+pub mod doctor_watch;
 pub mod drain;
 pub mod file_reader;
 pub mod internal;
 pub mod listener;
+pub mod live_metrics;
 pub mod mesh_wiring;
 pub mod metrics;
 pub mod node;

@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::doctor_watch::DoctorMetrics;
 use super::drain::DrainState;
+use super::live_metrics::LiveMetrics;
 use super::metrics::ServerMetrics;
 use super::startup_status::StartupStatus;
 use super::store_heartbeat::LastBeat;
@@ -126,6 +128,10 @@ pub struct NodeContext {
     pub metrics: MetricsRegistry,
     /// The families of the listeners.
     pub server_metrics: ServerMetrics,
+    /// The families that mirror a state.
+    pub live_metrics: LiveMetrics,
+    /// What the node's own doctor last found.
+    pub doctor_metrics: DoctorMetrics,
     /// The start-up steps so far.
     pub startup: StartupStatus,
     /// Whether the node is going away, and what is still in flight.
@@ -189,6 +195,8 @@ impl NodeContext {
             engine,
             read_through,
             server_metrics: ServerMetrics::new(&metrics),
+            live_metrics: LiveMetrics::new(&metrics, &config),
+            doctor_metrics: DoctorMetrics::new(&metrics),
             startup,
             drain: DrainState::default(),
             shutdown: CancellationToken::new(),

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::public::router::Node;
-use crate::core::mesh::readiness::{ReadinessSnapshot, TrafficState};
+use crate::core::mesh::readiness::ReadinessSnapshot;
 
 const UP: &str = "/up";
 const READY: &str = "/ready";
@@ -125,33 +125,11 @@ async fn metrics(State(node): State<Node>) -> Response {
 
 /// Gauges that mirror a state are set when somebody looks.
 fn refresh_gauges(node: &Node) {
-    let snapshot = node.readiness.snapshot();
-    let gauges = &node.server_metrics;
-    gauges.traffic_state.set(match snapshot.state {
-        TrafficState::Joining => 0,
-        TrafficState::Serving => 1,
-        TrafficState::Draining => 2,
-    });
-    gauges.ready_state.set(i64::from(snapshot.ready));
-    gauges.drain_state.set(i64::from(node.drain.is_draining()));
-    gauges.discovery_completed.set(i64::from(snapshot.initial_discovery_completed));
-    gauges.lock_owned.set(i64::from(snapshot.writer_lock_owned));
-    gauges.staging_bytes.set(signed(node.staging.reserved_bytes()));
-    gauges.multipart_uploads.set(i64::try_from(node.uploads.count()).unwrap_or(i64::MAX));
-    gauges.process.refresh();
+    node.live_metrics.observe(node, &node.readiness.snapshot());
+    node.server_metrics.process.refresh();
     if let Some(status) = node.space.status() {
-        gauges.space.observe(&status);
+        node.server_metrics.space.observe(&status);
     }
-    if let Some(store) = node.store.current() {
-        store.show_metrics();
-        let stats = store.stats();
-        gauges.artifacts.set(signed(stats.artifacts));
-        gauges.artifact_bytes.set(signed(stats.body_bytes));
-    }
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn ring_members(snapshot: &ReadinessSnapshot) -> usize {

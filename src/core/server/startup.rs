@@ -25,7 +25,9 @@ use super::serve_error::ServeError;
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
 use super::store_keeper::StoreKeeper;
-use super::{control, mesh_wiring, public, readiness_log, reclaim, run_state, space_keeper, store_heartbeat};
+use super::{
+    control, doctor_watch, mesh_wiring, public, readiness_log, reclaim, run_state, space_keeper, store_heartbeat,
+};
 use crate::core::base::executor;
 use crate::core::base::port_holder::port_holder;
 use crate::core::config::Config;
@@ -374,10 +376,11 @@ impl RunningNode {
         let _ = self.record.set(record);
     }
 
-    /// Watches the read path of the store, and says in the log what readiness does.
+    /// Watches the read path of the store and what the doctor would find, and says in the log what readiness does.
     fn start_watches(&self) {
         self.workers.spawn(store_heartbeat::run(Arc::clone(&self.node)));
         self.workers.spawn(readiness_log::run(Arc::clone(&self.node)));
+        self.workers.spawn(doctor_watch::run(Arc::clone(&self.node)));
     }
 
     /// Reopens the store if its writes stop.

@@ -65,7 +65,10 @@ async fn beat_forever(node: &NodeContext) {
 async fn beat(node: &NodeContext) {
     let began = node.seams.clock.monotonic();
     node.store_beat.begin(began);
-    let lookup = node.store.call(|store| store.lookup(&NOBODY));
+    let lookup = node.store.call(|store| {
+        store.sample_memory();
+        store.lookup(&NOBODY)
+    });
     let mut lookup = std::pin::pin!(lookup);
     if tokio::time::timeout(ANSWER_WAIT, lookup.as_mut()).await.is_ok() {
         return node.store_beat.note(node.seams.clock.monotonic());

@@ -191,6 +191,7 @@ impl Revocable for Upload {
         let mut state = self.state();
         if matches!(&*state, UploadState::Open(_)) {
             let open = std::mem::replace(&mut *state, UploadState::Revoked);
+            tracing::warn!("multipart_upload_gave_way_to_an_older_one");
             drop(state);
             drop(open);
         }
@@ -203,6 +204,7 @@ impl Revocable for Upload {
         let is_idle =
             matches!(&*state, UploadState::Open(open) if !open.is_busy() && open.idle_for(now) > self.yields_after);
         if is_idle {
+            tracing::warn!(idle_longer_than_s = self.yields_after.as_secs(), "idle_multipart_upload_gave_way");
             drop(std::mem::replace(&mut *state, UploadState::Revoked));
         }
         is_idle

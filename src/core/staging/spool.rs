@@ -266,6 +266,7 @@ impl Revocable for Spool {
     fn revoke(&self) {
         let mut state = self.state();
         if !matches!(&*state, SpoolState::Closed | SpoolState::Broken(_)) {
+            tracing::warn!(area = self.area.name(), "staged_body_gave_way_to_an_older_one");
             drop(std::mem::replace(&mut *state, SpoolState::Revoked));
         }
     }

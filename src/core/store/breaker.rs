@@ -48,7 +48,11 @@ impl Breaker {
         if state.open_until.is_some_and(|until| now < until) {
             return false;
         }
-        if state.open_until.take().is_some() || now.saturating_sub(state.window_started) >= WINDOW {
+        let was_open = state.open_until.take().is_some();
+        if was_open {
+            tracing::warn!(first = state.first_reason, "withdraw_breaker_closed");
+        }
+        if was_open || now.saturating_sub(state.window_started) >= WINDOW {
             *state = State { window_started: now, ..State::default() };
         }
         state.first_reason.get_or_insert_with(|| reason.to_owned());

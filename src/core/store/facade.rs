@@ -182,6 +182,14 @@ impl Store {
             let age_ms = if stats.oldest_version_ms == 0 { 0 } else { now_ms.saturating_sub(stats.oldest_version_ms) };
             let stubs = self.core.stubs.load(Ordering::Acquire);
             metrics.show(stats.charged_bytes, Duration::from_millis(age_ms), stubs);
+            metrics.show_trouble(self.breaker_open().is_some(), self.core.stop_reason().is_some());
+        }
+    }
+
+    /// Sets the gauges of what the index holds in memory. It may wait for the index, so it is not for a probe.
+    pub fn sample_memory(&self) {
+        if let Some(metrics) = self.core.metrics.get() {
+            metrics.sampled(self.core.index.memory());
         }
     }
 

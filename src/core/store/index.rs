@@ -52,6 +52,21 @@ pub(crate) struct IndexOptions {
     pub(crate) disk: Arc<dyn Disk>,
 }
 
+/// What an open index holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexMemory {
+    /// Blocks read from tables.
+    pub(crate) cache_used_bytes: u64,
+    /// Those of them that are in use and cannot go.
+    pub(crate) cache_pinned_bytes: u64,
+    /// What the cache may hold.
+    pub(crate) cache_max_bytes: u64,
+    /// Rows not yet written to tables.
+    pub(crate) write_buffers_used_bytes: u64,
+    /// What may wait to be written to tables.
+    pub(crate) write_buffers_max_bytes: u64,
+}
+
 /// An open index.
 pub(crate) struct Index {
     db: DB,
@@ -60,6 +75,9 @@ pub(crate) struct Index {
     room: Arc<MetadataRoom>,
     /// The first thing found that says more than one row of it is damaged.
     damage: OnceLock<String>,
+    cache: Cache,
+    cache_bytes: u64,
+    write_buffers_bytes: u64,
 }
 
 impl std::fmt::Debug for Index {
@@ -75,13 +93,14 @@ impl Index {
         let database = database_options(options);
         let descriptors = descriptors(options, &cache, &database);
         DB::open_cf_descriptors(&database, &options.path, descriptors)
-            .map(|db| Self::of(db, options))
+            .map(|db| Self::of(db, cache, options))
             .map_err(|error| write_error(&options.path, options.disk.as_ref(), &error))
     }
 
-    fn of(db: DB, options: &IndexOptions) -> Self {
+    fn of(db: DB, cache: Cache, options: &IndexOptions) -> Self {
         let (path, disk, room) = (options.path.clone(), Arc::clone(&options.disk), Arc::clone(&options.room));
-        Self { db, path, disk, room, damage: OnceLock::new() }
+        let (cache_bytes, write_buffers_bytes) = (options.cache_bytes, options.sizes.write_buffers_bytes);
+        Self { db, path, disk, room, damage: OnceLock::new(), cache, cache_bytes, write_buffers_bytes }
     }
 
     /// Why it has to be made anew, if it has to be: tables that do not match their checksums, which stops listings and
@@ -111,6 +130,21 @@ impl Index {
         error
     }
 
+    /// What it holds in memory. Takes the database's mutex, so it is not for the path of a probe.
+    pub(crate) fn memory(&self) -> IndexMemory {
+        let buffers = |table: Table| {
+            let family = self.family(table).ok()?;
+            self.db.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables").ok()?
+        };
+        IndexMemory {
+            cache_used_bytes: self.cache.get_usage() as u64,
+            cache_pinned_bytes: self.cache.get_pinned_usage() as u64,
+            cache_max_bytes: self.cache_bytes,
+            write_buffers_used_bytes: Table::ALL.into_iter().filter_map(buffers).sum(),
+            write_buffers_max_bytes: self.write_buffers_bytes,
+        }
+    }
+
     /// Where its rows find room on a full volume.
     pub(crate) fn room(&self) -> &Arc<MetadataRoom> {
         &self.room
@@ -130,7 +164,7 @@ impl Index {
             ColumnFamilyDescriptor::new(name, table_options(options, &cache, table))
         });
         DB::open_cf_descriptors_read_only(&database, &options.path, descriptors, false)
-            .map(|db| Self::of(db, options))
+            .map(|db| Self::of(db, cache, options))
             .map_err(|error| index_error(&options.path, &error))
     }
 

@@ -7,6 +7,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::committer::CommitOutcome;
 use super::error::StoreError;
+use super::index::IndexMemory;
 use crate::core::telemetry::metrics::MetricsRegistry;
 
 /// The values of `outcome`.
@@ -61,6 +62,35 @@ pub struct StoreMetrics {
     charged_bytes: IntGauge,
     retention: IntGauge,
     stubs: IntGauge,
+    breaker_open: IntGauge,
+    write_stopped: IntGauge,
+    memory: MemoryMetrics,
+}
+
+/// The families about what the index holds in memory.
+#[derive(Debug, Clone)]
+struct MemoryMetrics {
+    cache_used: IntGauge,
+    cache_pinned: IntGauge,
+    cache_max: IntGauge,
+    write_buffers_used: IntGauge,
+    write_buffers_max: IntGauge,
+}
+
+impl MemoryMetrics {
+    fn new(registry: &MetricsRegistry) -> Self {
+        let gauge = |name: &str, help: &str| registry.gauge(name, help);
+        Self {
+            cache_used: gauge("kura_rocksdb_block_cache_usage_bytes", "Blocks of the index held in memory."),
+            cache_pinned: gauge("kura_rocksdb_block_cache_pinned_usage_bytes", "Blocks of the index in use now."),
+            cache_max: gauge("kura_rocksdb_block_cache_capacity_bytes", "What the block cache may hold."),
+            write_buffers_used: gauge("kura_rocksdb_write_buffer_usage_bytes", "Rows not yet written to tables."),
+            write_buffers_max: gauge(
+                "kura_rocksdb_write_buffer_capacity_bytes",
+                "What may wait to be written to tables.",
+            ),
+        }
+    }
 }
 
 impl StoreMetrics {
@@ -94,6 +124,13 @@ impl StoreMetrics {
             ),
             retention: registry.gauge("kura_store_retention_seconds", "Age of the oldest artifact; 0 without any."),
             stubs: registry.gauge("kura_store_stubs", "Evicted versions remembered one by one."),
+            breaker_open: registry.gauge(
+                "kura_store_withdraw_breaker_open",
+                "1 while bad bodies are left in place because there were too many at once.",
+            ),
+            write_stopped: registry
+                .gauge("kura_store_write_stopped", "1 while nothing is written to the index because a write failed."),
+            memory: MemoryMetrics::new(registry),
             groups: registry.counter("kura_store_commit_groups_total", "Groups of changes committed together."),
             group_duration: registry
                 .histogram("kura_store_commit_duration_seconds", "Time a group took, from its first change to its answers."),
@@ -130,15 +167,33 @@ impl StoreMetrics {
 
     /// Sets the gauges, when somebody looks.
     pub(crate) fn show(&self, charged_bytes: u64, retention: std::time::Duration, stubs: u64) {
-        let shown = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.charged_bytes.set(shown(charged_bytes));
         self.retention.set(shown(retention.as_secs()));
         self.stubs.set(shown(stubs));
     }
 
+    /// Sets the gauges of what does not work, when somebody looks.
+    pub(crate) fn show_trouble(&self, breaker_open: bool, write_stopped: bool) {
+        self.breaker_open.set(i64::from(breaker_open));
+        self.write_stopped.set(i64::from(write_stopped));
+    }
+
+    /// Sets the gauges of the index's memory.
+    pub(crate) fn sampled(&self, memory: IndexMemory) {
+        self.memory.cache_used.set(shown(memory.cache_used_bytes));
+        self.memory.cache_pinned.set(shown(memory.cache_pinned_bytes));
+        self.memory.cache_max.set(shown(memory.cache_max_bytes));
+        self.memory.write_buffers_used.set(shown(memory.write_buffers_used_bytes));
+        self.memory.write_buffers_max.set(shown(memory.write_buffers_max_bytes));
+    }
+
     pub(crate) fn refused_withdrawal(&self) {
         self.breaker_refusals.inc();
     }
+}
+
+fn shown(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn name_of(outcome: Result<&CommitOutcome, &StoreError>) -> &'static str {

@@ -31,6 +31,7 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(floor_ms) = fold_up_to(core)? else { return Ok(()) };
+        tracing::info!(floor_ms, stubs = core.stubs.load(Ordering::Acquire), "evicted_floor_raised");
         let mut folded = Vec::new();
         for row in core.index.rows(Table::Stubs, &[])? {
             let (key, value) = row?;

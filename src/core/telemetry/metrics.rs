@@ -8,8 +8,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// The families of one process; cheap to clone.
@@ -20,6 +20,9 @@ pub struct MetricsRegistry {
 
 /// Buckets of latencies in seconds: 1 ms doubling 16 times.
 const LATENCY_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 16);
+
+/// Buckets of throughput in bytes a second: 1 KiB times four, 12 times.
+const THROUGHPUT_BUCKETS: (f64, f64, usize) = (1024.0, 4.0, 12);
 
 impl MetricsRegistry {
     /// A registry without families.
@@ -47,14 +50,29 @@ impl MetricsRegistry {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
+    /// A gauge of seconds or of another measure that is no whole number.
+    pub fn measure(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::with_opts(Opts::new(name, help)))
+    }
+
+    /// The same by label.
+    pub fn measures(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
     /// A histogram of seconds with the house's latency buckets.
     pub fn histogram(&self, name: &str, help: &str) -> Histogram {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(latency_buckets())))
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets(LATENCY_BUCKETS))))
     }
 
     /// Histograms of seconds by label.
     pub fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(latency_buckets()), labels))
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets(LATENCY_BUCKETS)), labels))
+    }
+
+    /// Histograms of bytes a second by label.
+    pub fn throughputs(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets(THROUGHPUT_BUCKETS)), labels))
     }
 
     /// The exposition in text format 0.0.4.
@@ -71,8 +89,7 @@ impl MetricsRegistry {
     }
 }
 
-fn latency_buckets() -> Vec<f64> {
-    let (start, factor, count) = LATENCY_BUCKETS;
+fn buckets((start, factor, count): (f64, f64, usize)) -> Vec<f64> {
     std::iter::successors(Some(start), |bound| Some(bound * factor)).take(count).collect()
 }
 
@@ -93,7 +110,7 @@ mod tests {
 
     #[test]
     fn latency_buckets_double_from_a_millisecond() {
-        let buckets = latency_buckets();
+        let buckets = super::buckets(LATENCY_BUCKETS);
         assert_eq!((buckets.len(), buckets.first(), buckets.last()), (16, Some(&0.001), Some(&32.768)));
     }
 }

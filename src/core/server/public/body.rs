@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -33,6 +34,7 @@ pub struct ArtifactBody {
     sent: u64,
     failed: bool,
     producer: Producer,
+    began: Duration,
     node: Arc<NodeContext>,
 }
 
@@ -74,7 +76,8 @@ impl ArtifactBody {
         length: u64,
         chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
     ) -> Self {
-        Self { chunks: chunks.boxed(), length, sent: 0, failed: false, producer, node: Arc::clone(node) }
+        let began = node.seams.clock.monotonic();
+        Self { chunks: chunks.boxed(), length, sent: 0, failed: false, producer, began, node: Arc::clone(node) }
     }
 }
 
@@ -116,6 +119,7 @@ impl Drop for ArtifactBody {
         } else {
             EgressResult::Aborted
         };
-        self.node.server_metrics.egress(self.producer, result, self.sent);
+        let took = self.node.seams.clock.monotonic().saturating_sub(self.began);
+        self.node.server_metrics.egress(self.producer, result, self.sent, took);
     }
 }
