@@ -106,7 +106,7 @@ fn the_nodes_own_doctor_shows_what_it_finds_and_the_store_that_it_answers() {
     let line = format!("sh -c 'ulimit -n 2000 && exec {} serve'", env!("CARGO_BIN_EXE_kura"));
     node.start_by(&line, "/usr/bin:/bin");
     node.wait_ready(Duration::from_secs(60));
-    let text = eventually("a look of the node's own doctor", Duration::from_secs(20), || {
+    let text = eventually("a look of the node's own doctor", Duration::from_secs(40), || {
         let text = scrape(&node);
         let looked = sample(&text, "kura_doctor_last_run_timestamp_seconds").unwrap() > 0.0;
         let beaten = sample(&text, "kura_store_heartbeat_age_seconds").unwrap() > 0.0;
@@ -119,4 +119,25 @@ fn the_nodes_own_doctor_shows_what_it_finds_and_the_store_that_it_answers() {
     assert!(sample(&text, "kura_rocksdb_write_buffer_capacity_bytes").unwrap() > 0.0);
     let told = node.log().lines().filter(|line| line.contains("doctor_finding_began")).count();
     assert_eq!(told, 1, "{}", node.log());
+}
+
+#[test]
+fn random_paths_and_keys_add_no_series() {
+    let root = tempfile::tempdir().unwrap();
+    let node = used_node(root.path());
+    let client = node.client();
+    let ask = |number: u64| {
+        for path in
+            [format!("/nowhere/{number:x}"), format!("/gradle/team/{number:032x}"), format!("/v1/cache/{number}")]
+        {
+            client.get(&path).expect("an answer");
+        }
+    };
+    ask(1);
+    let series = || scrape(&node).lines().filter(|line| !line.starts_with('#')).count();
+    // The first scrape is a request of its own kind, too.
+    series();
+    let before = series();
+    (2..300).for_each(ask);
+    assert_eq!(series(), before);
 }

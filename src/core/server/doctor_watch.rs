@@ -22,6 +22,9 @@ use crate::core::telemetry::metrics::MetricsRegistry;
 /// Between two looks. What is found stays for minutes, and people need some to come.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A node that has only just started is not ready yet, and that is no finding.
+const FIRST_LOOK_AFTER: Duration = Duration::from_secs(10);
+
 /// The values of `severity`: how a check ended that found something, or could not look.
 const SEVERITIES: [(&str, Status); 3] = [("warn", Status::Warn), ("fail", Status::Fail), ("error", Status::Error)];
 
@@ -56,23 +59,22 @@ impl DoctorMetrics {
 
 /// Runs until the node's shutdown.
 pub(super) async fn run(node: Arc<NodeContext>) {
+    tokio::select! {
+        biased;
+        () = node.shutdown.cancelled() => {}
+        () = look_forever(&node) => {}
+    }
+}
+
+async fn look_forever(node: &Arc<NodeContext>) {
     let mut known = BTreeMap::new();
+    tokio::time::sleep(FIRST_LOOK_AFTER).await;
     loop {
-        let looked = look(&node);
-        let seen = tokio::select! {
-            biased;
-            () = node.shutdown.cancelled() => return,
-            seen = looked => seen,
-        };
-        if let Some(seen) = seen {
+        if let Some(seen) = look(node).await {
             take(&node.doctor_metrics, &mut known, &seen);
             node.doctor_metrics.last_look.set(Duration::from_millis(node.seams.clock.now_ms()).as_secs_f64());
         }
-        tokio::select! {
-            biased;
-            () = node.shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
-        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
@@ -85,6 +87,9 @@ async fn look(node: &Arc<NodeContext>) -> Option<Vec<Seen>> {
         disk: Arc::clone(&node.seams.disk),
         transport: None,
         runtime: tokio::runtime::Handle::current(),
+        root: "/".into(),
+        positions: None,
+        watch: None,
     };
     let asked = Asked { mode: Mode::Auto, verify: Verify::None };
     let spawned = std::thread::Builder::new().name("doctor watch".to_owned()).spawn(move || {

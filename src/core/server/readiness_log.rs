@@ -8,8 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::node::NodeContext;
-use crate::core::mesh::readiness::{PeerProgress, ReadinessSnapshot};
+use crate::core::base::clock::Clock;
+use crate::core::mesh::readiness::{PeerProgress, Readiness, ReadinessSnapshot};
 use crate::core::mesh::reasons::Reason;
 
 /// How often the state is looked at.
@@ -20,11 +23,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until the node's shutdown.
 pub(super) async fn run(node: Arc<NodeContext>) {
-    let clock = &node.seams.clock;
+    watch(&node.readiness, node.seams.clock.as_ref(), &node.shutdown).await;
+}
+
+async fn watch(readiness: &Readiness, clock: &dyn Clock, shutdown: &CancellationToken) {
     let mut before: Option<ReadinessSnapshot> = None;
     let mut told = clock.monotonic();
     loop {
-        let now = node.readiness.snapshot();
+        let now = readiness.snapshot();
         for change in changes(before.as_ref(), &now) {
             tell(&change, clock.now_ms());
         }
@@ -36,7 +42,7 @@ pub(super) async fn run(node: Arc<NodeContext>) {
         before = Some(now);
         tokio::select! {
             biased;
-            () = node.shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
     }
@@ -105,9 +111,106 @@ fn tell_progress(peer: &PeerProgress, now_ms: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
     use super::*;
     use crate::core::base::clock::ManualClock;
-    use crate::core::mesh::readiness::{DiscoveryRound, PeerFacts, Readiness};
+    use crate::core::mesh::readiness::{DiscoveryRound, PeerFacts};
+
+    const PEER: &str = "http://b:7443";
+
+    fn round_with_a_peer() -> DiscoveryRound {
+        let facts = PeerFacts {
+            url: PEER.to_owned(),
+            node_url: PEER.to_owned(),
+            region: None,
+            reachable: true,
+            answered: true,
+            complete: true,
+            error: None,
+        };
+        DiscoveryRound { configured: true, observed: true, peers: vec![facts] }
+    }
+
+    /// The runtime's own time, which a test may let fly.
+    #[derive(Debug)]
+    struct RuntimeClock(Instant);
+
+    impl Clock for RuntimeClock {
+        fn now_ms(&self) -> u64 {
+            1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.elapsed()
+        }
+    }
+
+    /// Where log lines of a test go.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn with(&self, word: &str) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().filter(|line| line.contains(word)).map(ToOwned::to_owned).collect()
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn catching_up_is_told_every_half_minute_until_it_is_done_and_says_whether_it_moves() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let clock = Arc::new(RuntimeClock(Instant::now()));
+        let readiness = Readiness::new(true, clock.clone());
+        readiness.set_lock_held(true);
+        readiness.set_store_open(true);
+        readiness.update(|machine, now| machine.discovered(round_with_a_peer(), now));
+        readiness.update(|machine, now| machine.pass_started(PEER, now));
+        readiness.update(|machine, now| machine.tombstones_applied(PEER, now));
+        readiness.update(|machine, _| machine.set_total(PEER, 600));
+        let shutdown = CancellationToken::new();
+        let story = async {
+            // It moves for a minute and a half, stands still for another half, and ends.
+            for _ in 0..95 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                readiness.update(|machine, now| machine.advanced(PEER, 2, 500, now));
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            readiness.update(|machine, _| machine.pass_finished(PEER, None));
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            shutdown.cancel();
+        };
+        tokio::join!(watch(&readiness, clock.as_ref(), &shutdown), story);
+        let told = lines.with("catch_up_progress");
+        assert_eq!(told.len(), 4, "{told:#?}");
+        assert!(told.iter().all(|line| line.contains("peer=http://b:7443") && line.contains("total=600")), "{told:#?}");
+        let figure = |line: &str, name: &str| -> u64 {
+            let text = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
+        };
+        assert!((56..=60).contains(&figure(&told[0], "done")), "{told:#?}");
+        assert!(figure(&told[0], "eta_s") > 200 && figure(&told[0], "rows_per_s") > 0, "{told:#?}");
+        assert!(figure(&told[0], "last_advance_s") <= 1, "{told:#?}");
+        assert_eq!(figure(&told[3], "done"), 190, "{told:#?}");
+        assert!(figure(&told[3], "last_advance_s") >= 20, "what stands still says since when: {told:#?}");
+        assert_eq!(lines.with(" complete").len(), 1);
+    }
 
     #[test]
     fn each_reason_is_told_once_as_it_begins_and_once_as_it_ends() {
@@ -128,17 +231,7 @@ mod tests {
         assert_eq!(look(), ["+writer_lock_not_held", "+store_not_open", "+discovery_not_done"]);
         readiness.set_lock_held(true);
         readiness.set_store_open(true);
-        let url = "http://b:7443";
-        let facts = PeerFacts {
-            url: url.to_owned(),
-            node_url: url.to_owned(),
-            region: None,
-            reachable: true,
-            answered: true,
-            complete: true,
-            error: None,
-        };
-        let round = DiscoveryRound { configured: true, observed: true, peers: vec![facts] };
+        let (url, round) = (PEER, round_with_a_peer());
         readiness.update(|machine, now| machine.discovered(round, now));
         assert_eq!(look(), ["+tombstones_pending", "-writer_lock_not_held", "-store_not_open", "-discovery_not_done"]);
         assert_eq!(look(), [""; 0], "what lasts is told once");
