@@ -250,6 +250,8 @@ pub struct SpaceController {
     looks_short: u32,
     /// What was evicted and is not free yet.
     freeing: Freeing,
+    /// Free for bodies at the last look.
+    free_at_look: u64,
 }
 
 /// Evicted bytes that the volume has not counted as free yet: what each eviction was to free, the oldest first. There is
@@ -271,11 +273,11 @@ impl Freeing {
         self.0.push_back(Evicted { bytes, free_before, looks_left: FREEING_LOOKS });
     }
 
-    /// What is still to come at this much free.
-    fn expected(&mut self, available_bytes: u64) -> u64 {
+    /// What is still to come at this much free. What the ballast left is not counted as free, nor so as come.
+    fn expected(&mut self, free_bytes: u64) -> u64 {
         self.0.retain(|evicted| evicted.looks_left > 0);
         self.0.iter_mut().for_each(|evicted| evicted.looks_left -= 1);
-        let came = self.0.front().map_or(0, |oldest| available_bytes.saturating_sub(oldest.free_before));
+        let came = self.0.front().map_or(0, |oldest| free_bytes.saturating_sub(oldest.free_before));
         self.0.iter().map(|evicted| evicted.bytes).sum::<u64>().saturating_sub(came)
     }
 }
@@ -284,12 +286,13 @@ impl SpaceController {
     /// With the capacity that is set, if one is.
     pub fn new(setting: Option<u64>, needs: IndexNeeds) -> Self {
         let (stage, inode_stage) = (Stage::Normal, Stage::Normal);
-        Self { setting, needs, stage, inode_stage, charged_at_peace: 0, looks_short: 0, freeing: Freeing::default() }
+        let freeing = Freeing::default();
+        Self { setting, needs, stage, inode_stage, charged_at_peace: 0, looks_short: 0, freeing, free_at_look: 0 }
     }
 
-    /// This much was evicted from a volume that looked so before.
-    pub fn note_evicted(&mut self, bytes: u64, before: &VolumeSpace) {
-        self.freeing.add(bytes, before.available_bytes);
+    /// This much was evicted since the last look.
+    pub fn note_evicted(&mut self, bytes: u64) {
+        self.freeing.add(bytes, self.free_at_look);
     }
 
     /// Takes one measurement.
@@ -303,7 +306,8 @@ impl SpaceController {
         let stage = self.stage.max(self.inode_stage);
         let capacity = capacity(self.setting, measured, &self.needs);
         let room_bytes = free.saturating_sub(levels.refuse_below);
-        let freeing = self.freeing.expected(space.available_bytes);
+        let freeing = self.freeing.expected(free);
+        self.free_at_look = free;
         let for_capacity = self.over_capacity(measured, capacity, stage).saturating_sub(freeing);
         let for_inodes = if self.inode_stage == Stage::Normal { 0 } else { bytes_for_inodes(measured, inodes.target) };
         let for_bodies = bytes_for_bodies(measured, room_bytes).saturating_sub(freeing);

@@ -142,7 +142,7 @@ fn what_several_evictions_are_still_to_free_is_not_evicted_again() {
         let free = (4 * MIB).saturating_sub(look.min(8) * 128 * 1024);
         let seen = measured(total, free, charged);
         let decision = controller.look(&seen);
-        controller.note_evicted(decision.evict_bytes, &seen.space);
+        controller.note_evicted(decision.evict_bytes);
         (charged, evicted) = (charged - decision.evict_bytes, evicted + decision.evict_bytes);
     }
     let needed = Levels::of_bytes(total, &needs(total)).target - 3 * MIB;
@@ -152,6 +152,18 @@ fn what_several_evictions_are_still_to_free_is_not_evicted_again() {
         evicted = controller.look(&seen).evict_bytes;
     }
     assert!(evicted > 0, "what never came free is not waited for without end");
+}
+
+#[test]
+fn what_the_ballast_gives_is_not_taken_for_what_an_eviction_frees() {
+    let total = 64 * MIB;
+    let mut controller = SpaceController::new(None, needs(total));
+    let first = controller.look(&measured(total, 2 * MIB, 40 * MIB));
+    assert!(first.evict_bytes > MIB && first.freeing_bytes == 0);
+    controller.note_evicted(first.evict_bytes);
+    let given = ballast_bytes(total, &needs(total));
+    let out = Measured { ballast_bytes: 0, ..measured(total, 2 * MIB + given, 40 * MIB - first.evict_bytes) };
+    assert_eq!(controller.look(&out).freeing_bytes, first.evict_bytes);
 }
 
 /// A volume with nodes on it that do what their controllers decide, at once and exactly.

@@ -115,7 +115,7 @@ impl RoomKeeper {
         let Some(store) = store else { return Ok(look) };
         store.set_capacity(Some(decision.capacity.bytes));
         if decision.evict_bytes > 0 {
-            self.evict(store, &decision, &space, &mut look);
+            self.evict(store, &decision, &mut look);
         } else if decision.restore_ballast {
             self.restore(&mut look);
         }
@@ -142,12 +142,12 @@ impl RoomKeeper {
         Look { status, room: Room { bytes: decision.room_bytes, files: decision.room_files }, evicted: 0 }
     }
 
-    fn evict(&mut self, store: &Store, decision: &Decision, before: &VolumeSpace, look: &mut Look) {
+    fn evict(&mut self, store: &Store, decision: &Decision, look: &mut Look) {
         let bytes = decision.evict_bytes.min(EVICT_BATCH_BYTES);
         match store.evict(EvictGoal { bytes, under_pressure: decision.under_pressure }) {
             Ok(report) => {
                 tracing::debug!(?report, bytes, stage = ?decision.stage, "artifacts_evicted");
-                self.controller.note_evicted(report.bytes, before);
+                self.controller.note_evicted(report.bytes);
                 look.evicted = report.artifacts;
                 look.status.is_exhausted = report.artifacts == 0;
             }
