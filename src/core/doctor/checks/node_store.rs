@@ -172,7 +172,7 @@ impl Check for ReadyButEmpty {
 
 fn coverage(context: &Context, status: &ControlStatus, store: &StoreStatus, fullest: Option<&KuraAnswer>) -> Outcome {
     let theirs = fullest.map_or(0, |kura| kura.artifacts);
-    let percent = if theirs == 0 { 100 } else { (store.artifacts.saturating_mul(100) / theirs).min(100) };
+    let percent = store.artifacts.saturating_mul(100).checked_div(theirs).unwrap_or(100).min(100);
     let oldest_ms = Some(store.oldest_version_ms).filter(|oldest| *oldest > 0);
     let oldest = oldest_ms.map(|oldest| age(status.now_ms.saturating_sub(oldest)));
     let evidence = Evidence::new()
