@@ -97,7 +97,7 @@ fn every_alert_has_its_row_in_the_docs_and_names_only_codes_that_exist() {
     let docs = read("docs/operations.md");
     let rows: BTreeSet<String> = docs
         .lines()
-        .filter_map(|line| Some(line.strip_prefix("| `Kura")?.split('`').next()?))
+        .filter_map(|line| line.strip_prefix("| `Kura")?.split('`').next())
         .map(|name| format!("Kura{name}"))
         .collect();
     assert!(alerts.len() > 8);

@@ -25,7 +25,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// Opens what a dead node left, changing nothing, and counts it: the figures it kept and all its rows must agree.
 pub fn assert_accounts_agree(node: &Node) {
     let options = StoreOptions {
-        layout: Layout::with_default_tmp(&node.data_dir()),
+        layout: Layout::with_default_tmp(node.data_dir()),
         tenant_id: "default".to_owned(),
         instance_id: InstanceId::default(),
         durability: Durability::Power,
