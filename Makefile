@@ -3,7 +3,7 @@
 
 CARGO := scripts/cargo.sh
 
-.PHONY: serve build test drill sim soak demo bench lint fmt generate completions tools clean
+.PHONY: serve build test drill sim soak fuzz demo bench lint fmt generate completions tools clean
 
 serve: build ## Build, and run a node on embedded defaults.
 	bin/kura serve $(ARGS)
@@ -20,7 +20,10 @@ test: tools ## Install the tools the tests run against, and pass the whole suite
 sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in the environment runs one again.
 	SIM_SEEDS=$${SEEDS:-1000} SIM_FIRST=$${FIRST:-1} $(CARGO) test --test sim -- --nocapture
 
-.PHONY: serve build test drill sim soak demo bench lint fmt generate completions tools clean
+.PHONY: serve build test drill sim soak fuzz demo bench lint fmt generate completions tools clean
+
+fuzz: tools ## Every parser of what comes from outside under libFuzzer, SECONDS=60 each; TARGETS="record range" picks some.
+	scripts/fuzz.sh $${SECONDS:-60} $(TARGETS)
 
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
