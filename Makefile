@@ -20,7 +20,12 @@ test: tools ## Install the tools the tests run against, and pass the whole suite
 sim: tools ## Meshes under faults, from SEEDS seeds on from FIRST; SIM_SEED=n in the environment runs one again.
 	SIM_SEEDS=$${SEEDS:-1000} SIM_FIRST=$${FIRST:-1} $(CARGO) test --test sim -- --nocapture
 
-.PHONY: serve build test drill sim soak fuzz demo bench lint fmt generate completions tools clean
+drill: tools ## Ten faults on a live mesh, one after another, each found by the doctor and cured by the command it prints.
+	scripts/install-test-tools.sh || echo "not all tools could be installed" >&2
+	$(CARGO) test --test drill -- --nocapture
+
+soak: tools ## A loaded mesh killed with -9 again and again, for MINUTES=10 or ROUNDS=n; SOAK_SEED=n in the environment takes one again.
+	SOAK_MINUTES=$${MINUTES:-10} SOAK_ROUNDS=$${ROUNDS:-} $(CARGO) test --release --test soak -- --nocapture
 
 fuzz: tools ## Every parser of what comes from outside under libFuzzer, SECONDS=60 each; TARGETS="record range" picks some.
 	scripts/fuzz.sh $${SECONDS:-60} $(TARGETS)

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod source;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 #[cfg(test)]
@@ -116,6 +117,29 @@ fn functions_stay_short() {
         violations.extend(long.map(|f| format!("{}:{} {} has {} lines", file.path, f.line, f.name, f.lines)));
     }
     assert_none(&violations, &format!("a function has at most {FUNCTION_LINES_MAX} lines"));
+}
+
+/// What is quoted as `make …` in a text, without arguments.
+fn make_targets_named_in(text: &str) -> BTreeSet<&str> {
+    let named = text.split("`make ").skip(1);
+    named.filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase()).next()).collect()
+}
+
+#[test]
+fn every_entry_point_that_the_docs_name_or_make_declares_is_there() {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let makefile = read("Makefile");
+    let rules: BTreeSet<&str> =
+        makefile.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+    let phony = makefile.lines().find_map(|line| line.strip_prefix(".PHONY:")).expect("a list of entry points");
+    let mut named: BTreeSet<String> = phony.split_whitespace().map(ToOwned::to_owned).collect();
+    for path in ["README.md", "docs/architecture.md", "docs/operations.md", "docs/performance.md", "docs/protocols.md"]
+    {
+        named.extend(make_targets_named_in(&read(path)).into_iter().map(ToOwned::to_owned));
+    }
+    assert!(named.contains("test") && named.contains("soak"));
+    let missing: Vec<&String> = named.iter().filter(|name| !rules.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "no rule for {missing:?}");
 }
 
 #[test]
