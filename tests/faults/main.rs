@@ -19,6 +19,8 @@ mod matrix;
 #[cfg(test)]
 mod power_loss;
 #[cfg(test)]
+mod real_disks;
+#[cfg(test)]
 mod reclaim;
 #[cfg(test)]
 mod scenarios;

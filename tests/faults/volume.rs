@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,13 +54,7 @@ impl Volume {
     }
 
     fn mount_image(kind: Kind, image: tempfile::TempDir, root: &Path) -> Self {
-        let options = match kind {
-            Kind::Ext4 => "loop",
-            // A copy has the name of the one it is a copy of.
-            Kind::Xfs => "loop,nouuid",
-        };
-        let path = image.path().join("image").display().to_string();
-        run("mount", &["-o", options, &path, &root.display().to_string()]);
+        mount(kind, image.path(), root);
         Self { root: root.to_path_buf(), kind, image }
     }
 
@@ -79,6 +74,25 @@ impl Volume {
         panic!("the image of {} does not come to rest", self.root.display());
     }
 
+    /// Has an ext4 meet an error, as a disk that fails makes it do.
+    pub fn meet_error(&self) {
+        let device = fs::metadata(&self.root).expect("looking at the mount").dev();
+        let link = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        let link = fs::read_link(link).expect("the mount's device");
+        let name = link.file_name().expect("a device's name");
+        fs::write(Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error"), "1").expect("making an error");
+    }
+
+    /// Unmounts it, has the filesystem checked and mended, and mounts it again, as an operator would. Nobody may use it.
+    pub fn mend(&self) {
+        run("umount", &[&self.root.display().to_string()]);
+        let path = self.image.path().join("image").display().to_string();
+        let checked = Command::new("e2fsck").args(["-f", "-y", &path]).output().expect("running e2fsck");
+        // 1 = there were errors, and they were mended.
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&checked.stdout));
+        mount(self.kind, self.image.path(), &self.root);
+    }
+
     /// Bytes root can still write.
     pub fn free_bytes(&self) -> u64 {
         RealDisk.space(&self.root).expect("asking the volume").free_bytes
@@ -94,6 +108,17 @@ impl Drop for Volume {
             let _ = Command::new("umount").args(["-l", &root]).status();
         }
     }
+}
+
+/// Mounts the image in a folder.
+fn mount(kind: Kind, folder: &Path, root: &Path) {
+    let options = match kind {
+        Kind::Ext4 => "loop",
+        // A copy has the name of the one it is a copy of.
+        Kind::Xfs => "loop,nouuid",
+    };
+    let path = folder.join("image").display().to_string();
+    run("mount", &["-o", options, &path, &root.display().to_string()]);
 }
 
 fn run(program: &str, arguments: &[&str]) {

@@ -16,6 +16,7 @@ pub mod node_store;
 pub mod one_way;
 pub mod peer_names;
 pub mod peers;
+pub mod read_only;
 pub mod replication;
 pub mod staging;
 pub mod unlinked;

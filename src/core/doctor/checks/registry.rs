@@ -4,7 +4,7 @@ use super::{
     bodies, bootstrap, budget, closure, config, data_dir, index, machine, memory, mesh, node, peers, staging, unlinked,
     volume,
 };
-use super::{diverged, node_store, one_way, peer_names, replication};
+use super::{diverged, node_store, one_way, peer_names, read_only, replication};
 use crate::core::doctor::check::Check;
 
 /// Every check.
@@ -17,7 +17,7 @@ pub static ALL: [&dyn Check; 45] = [
     &machine::ListenerTaken,
     &volume::DataDirMissing,
     &machine::DataDirUnmounted,
-    &volume::DataDirReadOnly,
+    &read_only::DataDirReadOnly,
     &volume::DiskFull,
     &volume::DiskNearfull,
     &volume::InodesLow,

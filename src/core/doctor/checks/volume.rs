@@ -1,11 +1,9 @@
-//! The disk below the data dir: is it there, can it be written, is there room.
+//! The disk below the data dir: is it there, is there room.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-
-use rustix::fs::StatVfsMountFlags;
 
 use crate::core::base::disk::VolumeSpace;
 use crate::core::base::units::ByteSize;
@@ -27,7 +25,7 @@ const INODES_WARN_PERCENT: u64 = 90;
 /// Inodes used at which start-up itself may find none.
 const INODES_FAIL_PERCENT: u64 = 98;
 
-fn about(code: Code, title: &'static str, severity: Severity) -> About {
+pub(super) fn about(code: Code, title: &'static str, severity: Severity) -> About {
     let (category, reach, limit) = (Category::Volume, Reach::Offline, QUICK_LIMIT);
     About { code, category, title, reach, severity, fatal: false, needs: &[Code::DataDirMissing], limit }
 }
@@ -67,32 +65,6 @@ fn missing(path: &Path, message: &str) -> Outcome {
         .evidence(evidence)
         .effect("kura serve would make a new, empty data dir here; an existing one is elsewhere or not mounted")
         .remedy(Remedy::text("mount the volume, or correct --data-dir; on a first start let kura serve make it"))
-}
-
-/// Whether the volume takes writes.
-#[derive(Debug)]
-pub struct DataDirReadOnly;
-
-impl Check for DataDirReadOnly {
-    fn about(&self) -> About {
-        about(Code::DataDirReadOnly, "the data dir's volume takes writes", Severity::Fail)
-    }
-
-    fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
-        let path = context.layout()?.data_dir();
-        let stat = rustix::fs::statvfs(path).map_err(|error| CheckError::from_error("ask for mount flags", &error))?;
-        if !stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Ok(Outcome::ok("the volume is mounted for writing"));
-        }
-        let evidence = Evidence::new().value("read_only", true).fact("the mount has the flag ro");
-        Ok(Outcome::fail("the volume is mounted read-only")
-            .evidence(evidence)
-            .effect("nothing can be stored, deleted or freed; kura serve does not start")
-            .remedy(
-                Remedy::text("ext4 and XFS turn read-only after disk errors: read the kernel's log, then remount")
-                    .look("dmesg --level=err,warn | tail -n 50"),
-            ))
-    }
 }
 
 /// Whether the index opens and a body fits.
