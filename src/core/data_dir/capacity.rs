@@ -250,8 +250,8 @@ pub struct SpaceController {
     looks_short: u32,
     /// What was evicted and is not free yet.
     freeing: Freeing,
-    /// Free for bodies at the last look.
-    free_at_look: u64,
+    /// What was free for bodies and what was charged at the last look, together.
+    sum_at_look: u64,
 }
 
 /// Evicted bytes that the volume has not counted as free yet: what each eviction was to free, the oldest first. There is
@@ -263,22 +263,23 @@ struct Freeing(VecDeque<Evicted>);
 #[derive(Debug, Clone, Copy)]
 struct Evicted {
     bytes: u64,
-    /// Free bytes before it.
-    free_before: u64,
+    /// Free and charged bytes together before it.
+    sum_before: u64,
     looks_left: u32,
 }
 
 impl Freeing {
-    fn add(&mut self, bytes: u64, free_before: u64) {
-        self.0.push_back(Evicted { bytes, free_before, looks_left: FREEING_LOOKS });
+    fn add(&mut self, bytes: u64, sum_before: u64) {
+        self.0.push_back(Evicted { bytes, sum_before, looks_left: FREEING_LOOKS });
     }
 
-    /// What is still to come at this much free. What the ballast left is not counted as free, nor so as come.
-    fn expected(&mut self, free_bytes: u64) -> u64 {
+    /// What is still to come at this sum of free and charged bytes. New artifacts leave the sum as it is: they take free
+    /// bytes and are charged for them. An eviction takes from what is charged, and the sum is back once its bytes are free.
+    fn expected(&mut self, sum: u64) -> u64 {
         self.0.retain(|evicted| evicted.looks_left > 0);
         self.0.iter_mut().for_each(|evicted| evicted.looks_left -= 1);
-        let came = self.0.front().map_or(0, |oldest| free_bytes.saturating_sub(oldest.free_before));
-        self.0.iter().map(|evicted| evicted.bytes).sum::<u64>().saturating_sub(came)
+        let missing = self.0.front().map_or(0, |oldest| oldest.sum_before.saturating_sub(sum));
+        self.0.iter().map(|evicted| evicted.bytes).sum::<u64>().min(missing)
     }
 }
 
@@ -287,12 +288,12 @@ impl SpaceController {
     pub fn new(setting: Option<u64>, needs: IndexNeeds) -> Self {
         let (stage, inode_stage) = (Stage::Normal, Stage::Normal);
         let freeing = Freeing::default();
-        Self { setting, needs, stage, inode_stage, charged_at_peace: 0, looks_short: 0, freeing, free_at_look: 0 }
+        Self { setting, needs, stage, inode_stage, charged_at_peace: 0, looks_short: 0, freeing, sum_at_look: 0 }
     }
 
     /// This much was evicted since the last look.
     pub fn note_evicted(&mut self, bytes: u64) {
-        self.freeing.add(bytes, self.free_at_look);
+        self.freeing.add(bytes, self.sum_at_look);
     }
 
     /// Takes one measurement.
@@ -306,8 +307,8 @@ impl SpaceController {
         let stage = self.stage.max(self.inode_stage);
         let capacity = capacity(self.setting, measured, &self.needs);
         let room_bytes = free.saturating_sub(levels.refuse_below);
-        let freeing = self.freeing.expected(free);
-        self.free_at_look = free;
+        self.sum_at_look = free.saturating_add(measured.charged_bytes);
+        let freeing = self.freeing.expected(self.sum_at_look);
         let for_capacity = self.over_capacity(measured, capacity, stage).saturating_sub(freeing);
         let for_inodes = if self.inode_stage == Stage::Normal { 0 } else { bytes_for_inodes(measured, inodes.target) };
         let for_bodies = bytes_for_bodies(measured, room_bytes).saturating_sub(freeing);

@@ -155,6 +155,22 @@ fn what_several_evictions_are_still_to_free_is_not_evicted_again() {
 }
 
 #[test]
+fn what_is_written_where_an_eviction_freed_does_not_hold_the_next_one_up() {
+    let total = 64 * MIB;
+    let mut controller = SpaceController::new(None, needs(total));
+    let (mut free, mut charged, mut refused) = (8 * MIB, 40 * MIB, 0);
+    for _ in 0..200 {
+        let decision = controller.look(&measured(total, free, charged));
+        controller.note_evicted(decision.evict_bytes);
+        (free, charged) = (free + decision.evict_bytes, charged - decision.evict_bytes);
+        let written = decision.room_bytes.min(MIB);
+        refused += u32::from(written < MIB);
+        (free, charged) = (free - written, charged + written);
+    }
+    assert!(refused < 5 && charged > 30 * MIB, "{refused} refused, {} MiB kept", charged / MIB);
+}
+
+#[test]
 fn what_the_ballast_gives_is_not_taken_for_what_an_eviction_frees() {
     let total = 64 * MIB;
     let mut controller = SpaceController::new(None, needs(total));

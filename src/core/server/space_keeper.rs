@@ -9,6 +9,7 @@
 //! worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::node::NodeContext;
 use crate::core::base::executor;
@@ -21,6 +22,11 @@ use crate::core::store::{Store, error::StoreError};
 /// Batches evicted before the node goes on to start; the worker does the rest.
 const STARTUP_LOOKS_MAX: u32 = 64;
 
+/// Looks for which dropped bytes are waited for at start ...
+const FREED_LOOKS_MAX: u32 = 20;
+/// ... each after this: a filesystem that frees in the background begins when it is asked how much is free.
+const FREED_PAUSE: Duration = Duration::from_millis(30);
+
 /// Gives the ballast's room to the index if it could not open otherwise.
 pub(super) async fn release_ballast(node: &Arc<NodeContext>) -> Result<(), std::io::Error> {
     let owner = Arc::clone(node);
@@ -31,12 +37,33 @@ pub(super) async fn release_ballast(node: &Arc<NodeContext>) -> Result<(), std::
 /// Evicts what is over the watermarks; gives back who keeps the room from here on.
 pub(super) async fn evict_below_watermark(node: &Arc<NodeContext>) -> Result<RoomKeeper, std::io::Error> {
     // What is half here gives way before anything that is whole.
-    if let Err(error) = drop_unwanted_bodies(&node.engine).await {
-        tracing::warn!(%error, "partials_not_looked_at");
+    match drop_unwanted_bodies(&node.engine).await {
+        Ok(0) => {}
+        Ok(bodies) => {
+            tracing::info!(bodies, "partials_dropped");
+            wait_for_freed(node).await;
+        }
+        Err(error) => tracing::warn!(%error, "partials_not_looked_at"),
     }
     let owner = Arc::clone(node);
     let keeper = RoomKeeper::new(&owner.layout, Arc::clone(&owner.seams.disk), owner.config.cas_capacity_bytes)?;
     with_store(node, keeper, |keeper, store| keeper.settle(store, STARTUP_LOOKS_MAX)).await
+}
+
+/// Waits for a moment until the volume counts what was dropped: some filesystems free in the background, and what is
+/// whole must not give way for room that is there already.
+async fn wait_for_freed(node: &Arc<NodeContext>) {
+    let mut before = None;
+    for _ in 0..FREED_LOOKS_MAX {
+        tokio::time::sleep(FREED_PAUSE).await;
+        let owner = Arc::clone(node);
+        let measure = move || owner.seams.disk.space(owner.layout.data_dir()).map(|space| space.available_bytes).ok();
+        let free = executor::run(node.seams.executor.as_ref(), measure).await.ok().flatten();
+        if free.is_none() || free == before {
+            return;
+        }
+        before = free;
+    }
 }
 
 /// Makes the ballast whole where there is room for it.

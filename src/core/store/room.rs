@@ -108,6 +108,7 @@ impl RoomKeeper {
         let charged_bytes = store.map_or(0, |store| store.stats().charged_bytes);
         let measured = Measured { space, charged_bytes, ballast_bytes: self.ballast.bytes(), wanted_bytes };
         let decision = self.controller.look(&measured);
+        tracing::debug!(?measured, ?decision, "looked_at_room");
         let mut look = self.describe(&measured, &decision);
         if decision.release_ballast {
             self.release(&mut look, &space);
