@@ -25,6 +25,8 @@ mod reclaim;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
+mod small_volumes;
+#[cfg(test)]
 mod space;
 #[cfg(test)]
 mod step_check;
