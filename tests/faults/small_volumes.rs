@@ -52,8 +52,8 @@ fn joins(node: &mut Node, kind: Kind, halves: u64, peers_have: &BTreeSet<String>
     assert!(staged_max <= budget.max(ARTIFACT_BYTES) as f64, "{staged_max} bytes staged, {budget} may be");
     let held = versions(node).expect("what it holds");
     println!("{what}: {took:?}, {} held, at most {staged_max} of {budget} staged", held.len());
-    // The newest of the peers, but for what was on its way as room was made.
-    let sure = held.len() * 9 / 10;
+    // The newest of the peers. Near the oldest that stay some are missing: under pressure goes what frees space soonest.
+    let sure = held.len() * 8 / 10;
     let gone: Vec<_> = peers_have.iter().rev().take(sure).filter(|version| !held.contains(*version)).collect();
     assert!(held.len() > 50 && gone.is_empty(), "{} held, of the newest {sure} not {gone:?}", held.len());
     node.kill();
