@@ -103,6 +103,7 @@ fn make_readable(path: &Path) {
 #[test]
 fn a_peer_that_is_there_and_does_not_deliver_is_named_with_its_oldest_artifact() {
     let mut mesh = Mesh::new(2);
+    mesh.begin_with(0..1);
     mesh.nodes[0].start_ready();
     for seed in 1..=12 {
         Artifact::new(seed, 200_000).store(&mesh.nodes[0]).unwrap();
@@ -148,6 +149,7 @@ fn so_many_bad_bodies_that_the_volume_is_the_cause_are_named_and_one_is_not() {
 #[test]
 fn a_node_that_is_ready_and_empty_because_its_peer_is_gone_is_named_until_the_peer_is_back() {
     let mut mesh = Mesh::new(2);
+    mesh.begin_with(0..1);
     mesh.nodes[0].start_ready();
     Artifact::new(1, 100_000).store(&mesh.nodes[0]).unwrap();
     mesh.nodes[0].kill();
@@ -224,10 +226,10 @@ fn artifacts_that_only_one_node_has_are_named_and_quiet_once_they_have_come() {
     // Node 1 cannot fetch from node 0, and node 0 can ask it all the same.
     network.refuse_calls(1, 0);
     let mut mesh = network.mesh();
-    mesh.nodes[0].start_ready();
+    mesh.start_together();
+    mesh.nodes[0].wait_ready(WITHIN);
     let all: Vec<Artifact> = (1..=7).map(|seed| Artifact::new(seed, 50_000)).collect();
     all.iter().for_each(|artifact| artifact.store(&mesh.nodes[0]).unwrap());
-    mesh.nodes[1].start();
     is_live(&mesh.nodes[1]);
     // They count one by one, as each has been there for half a minute.
     let told = eventually("all of them named", WITHIN, || {
@@ -240,21 +242,20 @@ fn artifacts_that_only_one_node_has_are_named_and_quiet_once_they_have_come() {
     assert_eq!((&missing["missing_on"], &missing["state"]), (&mesh.nodes[1].internal_url().into(), &"absent".into()));
     let command = finding["remedy"]["commands"][0].as_str().unwrap();
     assert!(command.ends_with(&format!("artifact {}", missing["artifact_id"].as_str().unwrap())), "{command}");
-    network.heal(0);
-    mesh.wait_equal(WITHIN);
-    assert_eq!(until(&mesh.nodes[0], "PEER_DIVERGED", "ok").check("PEER_DIVERGED")["message"], "2 nodes hold the same");
-    // The same from the files of a stopped node, which has missed something by then.
+    // The same from the files of a stopped node.
     mesh.nodes[1].stop();
-    Artifact::new(99, 50_000).store(&mesh.nodes[0]).unwrap();
+    network.heal(0);
     network.heal(1);
     let offline = until(&mesh.nodes[1], "PEER_DIVERGED", "warn");
     assert_eq!(offline.report["vantage"], "offline");
+    let evidence = &offline.check("PEER_DIVERGED")["evidence"];
     assert_eq!(
-        offline.check("PEER_DIVERGED")["evidence"]["missing"][0]["missing_on"],
-        "this data dir",
-        "{}",
-        offline.report
+        (&evidence["missing"][0]["missing_on"], &evidence["missing_total"]),
+        (&"this data dir".into(), &7.into())
     );
+    mesh.nodes[1].start();
+    mesh.wait_equal(WITHIN);
+    assert_eq!(until(&mesh.nodes[0], "PEER_DIVERGED", "ok").check("PEER_DIVERGED")["message"], "2 nodes hold the same");
 }
 
 #[test]

@@ -66,11 +66,7 @@ impl Drill {
 
     /// Everything the doctor says of a node.
     fn diagnosis(&self, node: usize) -> Value {
-        self.diagnosis_with(node, &[])
-    }
-
-    fn diagnosis_with(&self, node: usize, more: &[&str]) -> Value {
-        let output = self.mesh.nodes[node].run(&[&["doctor", "--output", "json"], more].concat());
+        let output = self.mesh.nodes[node].run(&["doctor", "--output", "json"]);
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
@@ -130,8 +126,7 @@ impl Drill {
         let quiet = |report: &Value| status(report, code).as_deref() == Some("ok") && report["summary"]["fail"] == 0;
         let what = format!("nothing more of {code} on node {node}");
         eventually(&what, QUIET_WITHIN, || {
-            // Directions are looked at twice beside a node that has only just started, seconds apart.
-            let report = self.diagnosis_with(node, &["--skip", "PEER_ONE_WAY"]);
+            let report = self.diagnosis(node);
             if quiet(&report) { Ok(()) } else { Err(findings(&report)) }
         });
         self.mesh.wait_equal(READY_WITHIN);

@@ -2,7 +2,7 @@
 //!
 //! How it works: a kura node asks its peers every two seconds and signs with its store, so a store that a node has not
 //! seen for a minute does not reach it. This node's own list comes from its control socket. A direction that looks
-//! closed is looked at once more after a pause, because a node that has just started has not been seen yet.
+//! closed is looked at again for a while, because a node that has just started has not been seen yet.
 
 use std::time::Duration;
 
@@ -12,8 +12,12 @@ use crate::core::doctor::context::{Context, Vantage};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 use crate::core::doctor::live::{self, ControlStatus};
 
-/// Two rounds of membership with their jitter.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(6);
+/// How long a direction that looks closed is looked at: two rounds of membership with their jitter.
+const LOOKED_AT: Duration = Duration::from_secs(6);
+
+/// Between two looks, which are at most so many: beside a node that has just started, what is open shows within a round.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOKS_MAX: u32 = 6;
 
 /// A round of membership that waits for a silent peer takes about so long.
 const JUST_NOW_MS: u64 = 15_000;
@@ -135,7 +139,7 @@ pub struct PeerOneWay;
 impl Check for PeerOneWay {
     fn about(&self) -> About {
         let about = about(Code::PeerOneWay, "whom a node reaches reaches it, too", Severity::Warn);
-        About { limit: about.limit + LOOK_AGAIN_AFTER, ..about }
+        About { limit: about.limit + LOOKED_AT, ..about }
     }
 
     fn run(&self, context: &Context, pulse: &Pulse) -> Result<Outcome, CheckError> {
@@ -146,10 +150,13 @@ impl Check for PeerOneWay {
         if listeners.len() < 2 {
             return Ok(Outcome::skip("there are no two kura nodes whose store is known"));
         }
-        if !closed(&listeners).is_empty() {
-            std::thread::sleep(LOOK_AGAIN_AFTER);
+        let (clock, mut looks) = (&context.world.clock, 0);
+        let until = clock.monotonic() + LOOKED_AT;
+        while looks < LOOKS_MAX && clock.monotonic() < until && !closed(&listeners).is_empty() {
+            std::thread::sleep(LOOK_INTERVAL);
             pulse.beat();
             look_again(context, &mut listeners)?;
+            looks += 1;
         }
         Ok(judged(&listeners))
     }
