@@ -41,13 +41,14 @@ fn clean(node: &Node) -> u16 {
 }
 
 /// A ready node whose data dir is a volume of its own.
-fn on_volume(kind: Kind, more: &[&str]) -> (Node, Volume, tempfile::TempDir) {
+fn on_volume(kind: Kind, more: &[&str]) -> (tempfile::TempDir, Volume, Node) {
     let folder = tempfile::tempdir().expect("making a folder");
     let mut node = Node::new("n", folder.path());
+    node.set("LOG_LEVEL", "debug"); //TMP
     std::fs::create_dir(node.data_dir()).expect("making the mount point");
     let volume = Volume::mount_with(kind, &node.data_dir(), more);
     node.start_ready();
-    (node, volume, folder)
+    (folder, volume, node)
 }
 
 /// Puts until it is taken; how often it was refused.
@@ -97,7 +98,7 @@ fn ballast_bytes(node: &Node) -> u64 {
 
 /// More in bodies than the volume can keep: old ones go, new ones stay, and what must be free is.
 fn turns_over(kind: Kind, bytes: u64, lengths: &[u64]) {
-    let (node, volume, _folder) = on_volume(kind, &[]);
+    let (_folder, volume, node) = on_volume(kind, &[]);
     eventually("the ballast", PATIENCE, || match ballast_bytes(&node) {
         0 => Err("there is none".to_owned()),
         _ => Ok(()),
@@ -145,7 +146,7 @@ fn bodies_in_the_index_turn_over_on_a_full_xfs() {
 
 /// A neighbour fills the volume to the last byte beside a node that serves, and later goes.
 fn gives_way_and_comes_back(kind: Kind) {
-    let (node, volume, _folder) = on_volume(kind, &[]);
+    let (_folder, volume, node) = on_volume(kind, &[]);
     write(&node, "k", 30 * MIB, &[16 << 10, 300_000]);
     let foreign = node.data_dir().join("foreign");
     let capacity = || metric(&node, "kura_store_capacity_bytes", &[]);
@@ -185,7 +186,7 @@ fn beside_a_neighbour_that_fills_an_xfs_deletes_go_on_and_room_is_made() {
 
 /// Killed with an unflushed log, then filled to the last byte by bytes that no reclaim may touch.
 fn starts_by_itself(kind: Kind) {
-    let (mut node, volume, _folder) = on_volume(kind, &[]);
+    let (_folder, volume, mut node) = on_volume(kind, &[]);
     write(&node, "k", 20 * MIB, &[16 << 10, 300_000]);
     assert!(ballast_bytes(&node) >= 3 * MIB);
     node.kill();
@@ -213,7 +214,7 @@ fn a_node_whose_index_cannot_open_on_a_full_xfs_starts_by_itself() {
 /// 400 inodes: bodies in files use them up long before the bytes.
 #[test]
 fn a_volume_out_of_inodes_evicts_for_inodes() {
-    let (node, _volume, _folder) = on_volume(Kind::Ext4, &["-N", "400"]);
+    let (_folder, _volume, node) = on_volume(Kind::Ext4, &["-N", "400"]);
     let (count, refused) = write(&node, "k", 60 * MIB, &[60_000]);
     println!("{count} files of 60 KB with 400 inodes, {refused} refusals");
     assert_eq!(status_of(&node, &format!("k-{}", count - 1)), 200);
@@ -252,7 +253,7 @@ fn two_nodes_on_one_volume_both_serve_and_neither_is_emptied() {
 
 /// The operator's way: what nothing else frees, the ballast does, at 0 bytes free and without a start.
 fn is_released_by_command(kind: Kind) {
-    let (mut node, _volume, _folder) = on_volume(kind, &[]);
+    let (_folder, _volume, mut node) = on_volume(kind, &[]);
     write(&node, "k", 3 * MIB, &[300_000]);
     node.kill();
     let ballast = ballast_bytes(&node);
@@ -293,7 +294,7 @@ fn the_ballast_of_a_full_xfs_is_released_by_command() {
 /// What a foreign file leaves is named with the command that helps, and a healthy volume is not.
 #[test]
 fn the_doctor_names_a_full_volume_and_the_way_out() {
-    let (mut node, _volume, _folder) = on_volume(Kind::Ext4, &[]);
+    let (_folder, _volume, mut node) = on_volume(Kind::Ext4, &[]);
     write(&node, "k", 3 * MIB, &[300_000]);
     let diagnose = |node: &Node, arguments: &[&str]| -> serde_json::Value {
         let output = node.run(&[&["doctor", "--output", "json", "--only", "volume"], arguments].concat());

@@ -38,7 +38,7 @@ const FULL_TENTHS: u64 = 9;
 pub struct EvictGoal {
     /// Charged bytes to free.
     pub bytes: u64,
-    /// The volume is short of space: files first, whose room is free at once, then whole extents of inline bodies.
+    /// The volume is short of space: files first, whose room is free at once, then whole table files of inline bodies.
     pub under_pressure: bool,
 }
 
@@ -51,9 +51,9 @@ pub struct EvictReport {
     pub bytes: u64,
     /// The version eviction has come to; nothing at or below it is fetched while the store is full.
     pub floor_ms: u64,
-    /// Extents of inline bodies that were emptied.
-    pub extents_dropped: u64,
-    /// Bodies that were moved out of such an extent because they stay.
+    /// Table files of inline bodies that were emptied.
+    pub tables_emptied: u64,
+    /// Bodies that were moved out of such a table because they stay.
     pub rewritten: u64,
 }
 
@@ -158,7 +158,7 @@ impl Run<'_> {
             let maintenance = Maintenance::new(self.core);
             maintenance.sweep();
             self.walk(&mut Walk::over_files(hand.clone(), Lap::FIRST), None)?;
-            self.extents()?;
+            self.tables()?;
             self.walk(&mut Walk::over_files(Vec::new(), Lap::LAST), None)?;
         }
         self.walk(&mut Walk::over_all(hand.clone()), Some(hand))?;

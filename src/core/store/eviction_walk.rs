@@ -21,7 +21,7 @@ pub(crate) const EVICT_ROWS_MAX: usize = 128;
 /// Rows looked at for one batch: a hand among visited artifacts goes on with the next one.
 const SCAN_ROWS_MAX: usize = 4096;
 
-/// Rows a walk over files looks at in all: among inline bodies it has to give way to dropping whole extents.
+/// Rows a walk over files looks at in all: among inline bodies it has to give way to dropping whole table files.
 const FILE_SCAN_ROWS_MAX: usize = 200_000;
 
 /// The youngest part of the queue that is spared, as a share of its span of versions.

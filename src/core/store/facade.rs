@@ -300,6 +300,12 @@ impl Store {
 
     /// Commits exactly these together.
     #[cfg(test)]
+    pub(crate) fn thin_out(&self) -> Result<u64, StoreError> {
+        let writer = self.writer.as_ref().ok_or(StoreError::NotOpen)?;
+        super::thin_tables::thin_out(&self.core, &writer.queue)
+    }
+
+    #[cfg(test)]
     pub(crate) fn run_group(&self, group: Vec<super::group::Pending>) {
         if let Some(writer) = &self.writer {
             writer.queue.run_group(group);

@@ -67,6 +67,26 @@ pub(crate) struct IndexMemory {
     pub(crate) write_buffers_max_bytes: u64,
 }
 
+/// One file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableFile {
+    /// Its lowest key.
+    pub(crate) first: Vec<u8>,
+    /// Its highest.
+    pub(crate) last: Vec<u8>,
+    /// Its size on disk.
+    pub(crate) bytes: u64,
+    /// Where it stands; files of level 0 have just been written.
+    pub(crate) level: i32,
+}
+
+impl TableFile {
+    fn of(file: rocksdb::LiveFile) -> Option<Self> {
+        let (first, last) = (file.start_key?, file.end_key?);
+        Some(Self { first, last, bytes: file.size as u64, level: file.level })
+    }
+}
+
 /// An open index.
 pub(crate) struct Index {
     db: DB,
@@ -227,6 +247,13 @@ impl Index {
         self.db
             .write_opt(batch.batch, &options)
             .map_err(|error| self.failed(write_error(&self.path, self.disk.as_ref(), &error)))
+    }
+
+    /// The files of a table.
+    pub(crate) fn table_files(&self, table: Table) -> Result<Vec<TableFile>, StoreError> {
+        let files = self.db.live_files().map_err(|error| self.failed(index_error(&self.path, &error)))?;
+        let files = files.into_iter().filter(|file| file.column_family_name == table.name());
+        Ok(files.filter_map(TableFile::of).collect())
     }
 
     /// Unlinks table files that hold nothing but keys from `first` to `last`; needs no space.
@@ -422,6 +449,10 @@ fn table_options(options: &IndexOptions, cache: &Cache, table: Option<Table>) ->
     family.set_block_based_table_factory(&blocks);
     // Build tools send what is compressed already; trying again costs a tenth of a flush.
     let is_bodies = table == Some(Table::Bodies);
+    if is_bodies {
+        // Files of it do not overlap, so moving one on writes nothing; and only one that was moved can be dropped.
+        family.set_level_zero_file_num_compaction_trigger(1);
+    }
     family.set_compression_type(if is_bodies { DBCompressionType::None } else { DBCompressionType::Lz4 });
     family.set_write_buffer_size(to_usize(sizes.write_buffer_bytes));
     family.set_arena_block_size(to_usize(sizes.arena_block_bytes));

@@ -137,6 +137,9 @@ impl<'a> Maintenance<'a> {
                 next_look = now + RETRY_EVERY;
             }
             if now >= next_round {
+                self.thin_out(queue);
+            }
+            if now >= next_round {
                 next_round = now + SYNC_EVERY;
             }
         }
@@ -148,6 +151,15 @@ impl<'a> Maintenance<'a> {
         self.sweep();
         if let Err(error) = self.core.refresh_oldest() {
             tracing::warn!(%error, "store_oldest_unknown");
+        }
+    }
+
+    /// Gives back the room of inline bodies that died here and there.
+    fn thin_out(&self, queue: &CommitQueue) {
+        match super::thin_tables::thin_out(self.core, queue) {
+            Ok(0) => {}
+            Ok(bodies) => tracing::debug!(bodies, "store_bodies_moved"),
+            Err(error) => tracing::warn!(%error, "store_bodies_not_moved"),
         }
     }
 
@@ -275,7 +287,6 @@ impl<'a> Maintenance<'a> {
             return false;
         };
         if row.number(1) == 0 {
-            batch.delete(Table::Bodies, key);
             self.core.dead_bodies.note(BodyNo(number), row.number(2));
         } else {
             let body_no = BodyNo(number);

@@ -36,6 +36,7 @@ pub mod wanted;
 mod batch;
 mod body_files;
 mod body_numbers;
+mod body_tables;
 mod charge;
 mod commit_queue;
 mod epochs;
@@ -43,7 +44,7 @@ mod evaluate;
 mod evaluate_evict;
 mod evaluate_purge;
 mod evaluate_rows;
-mod eviction_extents;
+mod eviction_tables;
 mod eviction_walk;
 mod facade;
 mod feed_rows;
@@ -60,6 +61,7 @@ mod state;
 mod stub_fold;
 mod stubs;
 mod tagged;
+mod thin_tables;
 mod trim;
 mod verified;
 mod version;
@@ -88,6 +90,9 @@ mod corrupt_tests;
 
 #[cfg(test)]
 mod rebuild_tests;
+
+#[cfg(test)]
+mod body_tables_tests;
 
 #[cfg(test)]
 mod eviction_tests;

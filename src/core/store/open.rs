@@ -36,6 +36,7 @@ use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::state::{Core, StateRow, corrupt};
 use super::tagged::Row;
+use super::thin_tables::Patrol;
 use super::tombstone_log::TombstoneLog;
 use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
@@ -303,6 +304,7 @@ fn make_core(
         breaker: Breaker::default(),
         late_sync: LateSync::default(),
         dead_bodies: DeadBodies::default(),
+        thin_patrol: Patrol::default(),
         bodies_settled_below: 0.into(),
         write_stopped: std::sync::Mutex::default(),
         closing: false.into(),

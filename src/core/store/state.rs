@@ -21,6 +21,7 @@ use super::set_digest::SetDigest;
 use super::sizes::IndexSizes;
 use super::stubs::Stub;
 use super::tagged::Row;
+use super::thin_tables::Patrol;
 use super::trim::DeadBodies;
 use super::verified::VerifiedBodies;
 use super::visits::Visits;
@@ -193,6 +194,8 @@ pub(crate) struct Core {
     pub(crate) late_sync: LateSync,
     /// Inline bodies whose table files may be dropped.
     pub(crate) dead_bodies: DeadBodies,
+    /// Where the search for thin table files goes on.
+    pub(crate) thin_patrol: Patrol,
     /// Body numbers below this are committed or will never be used.
     pub(crate) bodies_settled_below: AtomicU64,
     pub(crate) write_stopped: Mutex<Option<String>>,

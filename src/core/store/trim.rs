@@ -1,29 +1,28 @@
 //! Gives the space of dead inline bodies back without needing any.
 //!
-//! How it works: inline bodies lie in the index in the order of their numbers, and numbers are used once. So where a
-//! run of numbers has no owner left, whole table files hold nothing but dead bodies, and RocksDB drops such a file by
-//! unlinking it. A compaction would need the room of what it rewrites. The sweeper notes which numbers died; once they
-//! amount to a table file, the gaps between the owners that are left are dropped.
+//! How it works: inline bodies are put into the index in the order of their numbers, each number is used once, and no row
+//! of them is ever deleted. So their table files do not overlap, RocksDB moves them from level to level without writing
+//! anything, and a file none of whose bodies has an owner any more is unlinked as it is. Rows that say "deleted" would
+//! spoil that: a file with old deletions and new bodies overlaps all others, and then only compactions get rid of the
+//! dead, which need the room of what they write. A full volume would stay full for good.
 //!
-//! Invariants: only numbers below the committer's settled mark are looked at, so a body on its way in is never in a
-//! gap. A file that reaches beyond its gap is left.
+//! The sweeper notes which numbers died; once they amount to a table file, the files they lie in are looked at. What is
+//! thin but not dead is the business of `thin_tables`.
 //!
-//! Failure: none that loses a live body. A dead row that comes to light again, because the file with its deletion was
-//! dropped and the file with the row was not, is dropped with a later gap.
+//! Invariants: only files below the committer's settled mark are dropped, so a body on its way in is never in one. That
+//! the bodies have no owner is durable before their file goes.
+//!
+//! Failure: none that loses a live body. What could not be dropped yet is looked at again.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use super::body_tables::{self, BodyTable};
 use super::error::StoreError;
-use super::keys::{Table, key_number, number_key};
+use super::keys::{Table, number_key};
 use super::state::Core;
 use crate::core::base::ids::BodyNo;
-
-/// Shorter runs of dead numbers hold no whole file.
-const GAP_NUMBERS_MIN: u64 = 16;
-
-/// Owners looked at in one go, a second's work; the rest of the range waits for the next deaths in it.
-const OWNERS_SCANNED_MAX: usize = 1 << 20;
+use crate::core::config::Durability;
 
 /// The inline bodies that died since the last trim.
 #[derive(Debug, Default)]
@@ -31,24 +30,37 @@ pub(crate) struct DeadBodies(Mutex<Dead>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Dead {
+    /// Lowest and highest number; meaningless while `bytes` is 0.
     low: u64,
     high: u64,
     bytes: u64,
 }
 
+impl Dead {
+    fn add(&mut self, other: Self) {
+        if other.bytes == 0 {
+            return;
+        }
+        self.low = if self.bytes == 0 { other.low } else { self.low.min(other.low) };
+        self.high = self.high.max(other.high);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
 impl DeadBodies {
     /// Notes a dead inline body.
     pub(crate) fn note(&self, body_no: BodyNo, bytes: u64) {
-        let mut dead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        dead.low = if dead.bytes == 0 { body_no.0 } else { dead.low.min(body_no.0) };
-        dead.high = dead.high.max(body_no.0);
-        dead.bytes = dead.bytes.saturating_add(bytes.max(1));
+        self.add(Dead { low: body_no.0, high: body_no.0, bytes: bytes.max(1) });
     }
 
-    /// The range of numbers to trim, once it is worth it.
-    fn take(&self, bytes_min: u64) -> Option<(u64, u64)> {
+    fn add(&self, dead: Dead) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(dead);
+    }
+
+    /// What died, once it is worth it.
+    fn take(&self, bytes_min: u64) -> Option<Dead> {
         let mut dead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (dead.bytes >= bytes_min).then(|| std::mem::take(&mut *dead)).map(|dead| (dead.low, dead.high))
+        (dead.bytes >= bytes_min).then(|| std::mem::take(&mut *dead))
     }
 }
 
@@ -63,28 +75,47 @@ pub(crate) fn trim_all(core: &Core) -> Result<(), StoreError> {
 }
 
 fn trim_from(core: &Core, bytes_min: u64) -> Result<(), StoreError> {
-    let Some((low, high)) = core.dead_bodies.take(bytes_min) else { return Ok(()) };
-    let settled = core.bodies_settled_below.load(Ordering::Acquire);
-    let mut gap_start = low.saturating_sub(low % GAP_NUMBERS_MIN);
-    let end = high.saturating_add(1).min(settled);
-    for (scanned, row) in core.index.rows(Table::BodyOwner, &number_key(gap_start))?.enumerate() {
-        let (key, _) = row?;
-        if scanned == OWNERS_SCANNED_MAX {
-            return Ok(());
-        }
-        let Some(owned) = key_number(&key).filter(|owned| *owned < settled) else { break };
-        drop_gap(core, gap_start, owned.min(end))?;
-        if owned >= end {
-            return Ok(());
-        }
-        gap_start = owned + 1;
-    }
-    drop_gap(core, gap_start, end)
+    let Some(dead) = core.dead_bodies.take(bytes_min) else { return Ok(()) };
+    let trimmed = drop_dead(core, dead);
+    core.dead_bodies.add(*trimmed.as_ref().unwrap_or(&dead));
+    trimmed.map(drop)
 }
 
-fn drop_gap(core: &Core, start: u64, end: u64) -> Result<(), StoreError> {
-    if end.saturating_sub(start) < GAP_NUMBERS_MIN {
+/// Drops the files of these; what has to wait.
+fn drop_dead(core: &Core, dead: Dead) -> Result<Dead, StoreError> {
+    let mut left = Dead::default();
+    let mut doomed = Vec::new();
+    for table in body_tables::all(core)? {
+        if table.last < dead.low || table.first > dead.high || body_tables::has_live(core, &table)? {
+            continue;
+        }
+        if is_droppable(core, &table) {
+            doomed.push(table);
+        } else {
+            left.add(Dead { low: table.first, high: table.last, bytes: table.bytes });
+        }
+    }
+    drop_tables(core, &doomed)?;
+    Ok(left)
+}
+
+/// RocksDB drops no file of its first level; it is moved on within moments.
+pub(super) fn is_droppable(core: &Core, table: &BodyTable) -> bool {
+    table.is_moved && table.last < core.bodies_settled_below.load(Ordering::Acquire)
+}
+
+/// Unlinks table files that have no live body.
+pub(super) fn drop_tables(core: &Core, tables: &[BodyTable]) -> Result<(), StoreError> {
+    if tables.is_empty() {
         return Ok(());
     }
-    core.index.drop_files(Table::Bodies, &number_key(start), &number_key(end - 1))
+    if core.options.durability == Durability::Process {
+        core.index.sync()?;
+    } else {
+        core.sync_late()?;
+    }
+    for table in tables {
+        core.index.drop_files(Table::Bodies, &number_key(table.first), &number_key(table.last))?;
+    }
+    Ok(())
 }
