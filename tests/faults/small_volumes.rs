@@ -1,5 +1,6 @@
 //! A node on a small volume of its own catches up from three peers that hold more than fits there, with staging budgets
-//! from half an artifact to sixteen: it ends, it keeps the newest, and it never stages more than it may.
+//! from half an artifact to sixteen: it ends, it keeps the newest, it fetches next to
+//! nothing that it evicts again, and it never stages more than it may.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const ARTIFACTS: u64 = 100;
 
 /// Staging budgets in halves of an artifact.
 const BUDGETS_IN_HALVES: [u64; 5] = [1, 2, 4, 16, 32];
+
+/// What an eviction frees beyond what is missing, on a volume of this size: 1 MiB.
+const EVICTED_AHEAD: f64 = 2.0;
 
 /// How long catching up of one node may take; alone it is a second or two.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
@@ -51,11 +55,15 @@ fn joins(node: &mut Node, kind: Kind, halves: u64, peers_have: &BTreeSet<String>
     // A body larger than the whole budget goes alone.
     assert!(staged_max <= budget.max(ARTIFACT_BYTES) as f64, "{staged_max} bytes staged, {budget} may be");
     let held = versions(node).expect("what it holds");
-    println!("{what}: {took:?}, {} held, at most {staged_max} of {budget} staged", held.len());
+    let fetched = metric(node, "kura_bootstrap_applied_items_total", &[("item_type", "artifact")]);
+    println!("{what}: {took:?}, {} held of {fetched} fetched, at most {staged_max} of {budget} staged", held.len());
     // The newest of the peers. Near the oldest that stay some are missing: under pressure goes what frees space soonest.
     let sure = held.len() * 8 / 10;
     let gone: Vec<_> = peers_have.iter().rev().take(sure).filter(|version| !held.contains(*version)).collect();
     assert!(held.len() > 50 && gone.is_empty(), "{} held, of the newest {sure} not {gone:?}", held.len());
+    // An eviction frees some more than is missing.
+    let in_vain = fetched - held.len() as f64;
+    assert!(in_vain <= fetched / 20.0 + EVICTED_AHEAD, "{fetched} fetched, {} held", held.len());
     node.kill();
     drop(volume);
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use kura::core::mesh::bulk_frames::BulkDecoder;
-use kura::core::mesh::feed_frames::FrameStatus;
+use kura::core::mesh::feed_frames::{Frame, FrameStatus, decode_page};
 use kura::core::mesh::memory_transport::{LinkFault, MemoryTransport};
 use kura::core::mesh::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError};
 use kura::core::mesh::wire::RECORD_HEADER;
@@ -48,6 +48,8 @@ struct State {
     last_fault: Option<LinkFault>,
     /// Bytes of it.
     deliveries: BTreeMap<Delivery, u64>,
+    /// Bytes of bodies that arrived at each node, also with the rows of feeds.
+    body_bytes: BTreeMap<usize, u64>,
     /// Who was told what is not so, and by whom.
     lied_to: BTreeSet<(usize, usize)>,
 }
@@ -82,6 +84,7 @@ impl Network {
             exchanges: 0,
             last_fault: None,
             deliveries: BTreeMap::new(),
+            body_bytes: BTreeMap::new(),
             lied_to: BTreeSet::new(),
         };
         Self {
@@ -163,6 +166,15 @@ impl Network {
     /// How many bytes of each body of one version arrived at each life of a node in answers that came to their end unharmed.
     pub fn deliveries(&self) -> BTreeMap<Delivery, u64> {
         self.state().deliveries.clone()
+    }
+
+    /// How many bytes of bodies arrived at a node in answers that were not changed on the way.
+    pub fn body_bytes(&self, node: usize) -> u64 {
+        self.state().body_bytes.get(&node).copied().unwrap_or(0)
+    }
+
+    fn arrived(&self, node: usize, bytes: u64) {
+        *self.state().body_bytes.entry(node).or_default() += bytes;
     }
 
     /// Who was told what is not so, and by whom; a bit that changed on the way is not a lie.
@@ -301,6 +313,8 @@ impl PeerTransport for SimTransport {
                 response = counted(response, reader, network);
             } else if path == BULK && !was_told {
                 response = counted_bulk(response, reader, network);
+            } else if path.ends_with("/feed") && !was_told {
+                response = counted_feed(response, node, network);
             }
             Ok(mortal(response, fuse))
         })
@@ -337,6 +351,22 @@ fn counted_bulk(response: PeerResponse, (node, life): (usize, u64), network: Net
             if matches!(item.status, FrameStatus::Ok | FrameStatus::Superseded) {
                 let bytes = u64::try_from(item.body.len()).expect("a small body");
                 *network.state().deliveries.entry((node, life, hex::encode(item.record))).or_default() += bytes;
+                network.arrived(node, bytes);
+            }
+        }
+    });
+    PeerResponse { status: response.status, headers: response.headers, body: body.boxed() }
+}
+
+/// Counts the bodies that came with the rows of a page.
+fn counted_feed(response: PeerResponse, node: usize, network: Network) -> PeerResponse {
+    let mut page = Vec::new();
+    let body = response.body.inspect(move |chunk| {
+        page.extend_from_slice(chunk.as_ref().map_or(&[], AsRef::as_ref));
+        let Ok(page) = decode_page(Bytes::copy_from_slice(&page)) else { return };
+        for frame in page.rows {
+            if let Frame::Row { body: Some(body), .. } = frame {
+                network.arrived(node, u64::try_from(body.len()).expect("a small body"));
             }
         }
     });
@@ -353,6 +383,7 @@ fn counted(response: PeerResponse, (node, life): (usize, u64), network: Network)
             let Some(chunk): Option<Result<Bytes, TransportError>> = body.next().await else {
                 // One that broke off is asked for again.
                 *network.state().deliveries.entry((node, life, record)).or_default() += bytes.unwrap_or(0);
+                network.arrived(node, bytes.unwrap_or(0));
                 return None;
             };
             let length = chunk.as_ref().map(|chunk| u64::try_from(chunk.len()).expect("a small body"));

@@ -94,6 +94,11 @@ impl Mesh {
         self.nodes[node].holdings()
     }
 
+    /// Bytes of bodies that arrived at a node.
+    pub fn body_bytes(&self, node: usize) -> u64 {
+        self.network.body_bytes(node)
+    }
+
     async fn play(&mut self, scenario: &Scenario) -> Result<Outcome> {
         for node in &mut self.nodes {
             node.start()?;

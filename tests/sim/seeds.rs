@@ -166,6 +166,9 @@ fn a_node_with_half_the_room_keeps_the_newest() {
         held.sort_unstable();
         anyhow::ensure!(held.len() * 4 >= all.len(), "it keeps {} of {}", held.len(), all.len());
         anyhow::ensure!(all.ends_with(&held), "what it keeps is not the newest: {held:?} of {all:?}");
+        let (fetched, kept) = (mesh.body_bytes(2), u64::try_from(held.len() * BODY_BYTES)?);
+        anyhow::ensure!((fetched - kept) * 20 <= fetched, "{fetched} bytes were fetched for {kept} that are kept");
+        println!("{} of {} are kept, {fetched} bytes fetched for {kept}", held.len(), all.len());
         Ok(())
     };
     run_and_look(&half_the_room(), look).unwrap_or_else(|error| panic!("{error:?}"));

@@ -28,6 +28,7 @@ pub mod open;
 pub mod pass;
 mod pass_permit;
 pub mod plan;
+mod portions;
 pub mod progress;
 pub mod push;
 pub mod read_through;

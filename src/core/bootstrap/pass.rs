@@ -19,7 +19,7 @@ use super::retry::retry_wanted_of;
 use super::settle::settle_page;
 use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
 use super::source_backfill::BackfillSource;
-use super::source_feed::{FeedMode, FeedSource};
+use super::source_feed::{FEED_PAGE_BYTES, FeedMode, FeedSource};
 use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
 use crate::core::base::ids::StoreId;
@@ -27,6 +27,9 @@ use crate::core::mesh::circuit::Refused;
 use crate::core::mesh::client::LISTING_ROWS;
 use crate::core::store::committer::{CommitOutcome, Operation};
 use crate::core::store::error::StoreError;
+
+/// From this capacity on two pages of bodies are a thirtieth or less.
+const RIDING_CAPACITY_MIN: u64 = 64 * FEED_PAGE_BYTES;
 
 /// Why a pass ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -266,7 +269,8 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
 /// Pages of a walk, in turn with those of other peers, to the end of it or of what has room here.
 async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut PassSummary) -> Result<(), PassError> {
     let lane = pass.engine.lanes.join();
-    walk.ride(lane.leads());
+    let may_ride = may_ride(pass);
+    walk.ride(may_ride && lane.leads());
     let mut listed = walk.next_page().await?;
     while let Some(page) = listed {
         if let Some(total) = walk.rows_total() {
@@ -284,10 +288,17 @@ async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut Pa
             walk.end().await?;
             return Ok(());
         }
-        walk.ride(lane.leads() || applied.saturating_mul(2) > rows);
+        walk.ride(may_ride && (lane.leads() || applied.saturating_mul(2) > rows));
         listed = next?;
     }
     Ok(())
+}
+
+/// Whether bodies may come with the rows of a walk: where a page and the one listed ahead of it are next to nothing beside
+/// what bodies may take here, so that it does not matter if they have no room any more.
+fn may_ride(pass: &Pass<'_>) -> bool {
+    let capacity = pass.engine.store.current().and_then(|store| store.stats().capacity_bytes);
+    capacity.is_none_or(|capacity| capacity >= RIDING_CAPACITY_MIN)
 }
 
 /// Settles a page piece by piece, as far down as the other walks are. With the number of its rows.

@@ -1,7 +1,8 @@
 //! Settling a page of a listing: tombstones, a plan against the store, then each item to its end.
 //!
 //! How it works: the page is planned in one step, then its items are settled concurrently: from a body that rode along,
-//! from the peer that listed it (small ones many to a request, see [`super::groups`]), or from another holder at once. An
+//! from the peer that listed it (no more at a time than has room, see [`super::portions`], small ones many to a request, see
+//! [`super::groups`]), or from another holder at once. An
 //! item that does not settle well is noted durably as wanted before the page counts as settled. One that another pass
 //! is fetching is waited for, but not for long: it is then noted too, so that no peer's silence holds up another's page.
 //!
@@ -17,11 +18,11 @@ use futures_util::StreamExt;
 use super::at_hand::{AtHand, AtHandEnd, settle_at_hand, take_at_hand};
 use super::engine::{Engine, Peer};
 use super::fetch::{FetchError, Fetched, stage_bytes};
-use super::groups::{settle_in_bulk, travels_in_bulk};
 use super::holders::fetch_from;
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::pass::{Pass, PassError, PassSummary, apply_tombstone, note_skipped, require_room};
 use super::plan::{Action, PlannedItem, decide, plan_page};
+use super::portions::settle_in_portions;
 use super::report::Outcome;
 use super::source::{SourcePage, SourceRow};
 use super::wanted::{left_to_retries, note_unsettled};
@@ -243,12 +244,7 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
     let ends = PageEnds::new(pass);
     ends.note_at_hand(&settle_at_hand(pass, at_hand).await?);
     let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
-    let (small, large): (Vec<_>, Vec<_>) = to_fetch.into_iter().partition(|item| travels_in_bulk(pass.peer, item));
-    tokio::try_join!(
-        ends.settle_each(others, WITHOUT_REQUEST_CONCURRENCY),
-        ends.settle_each(large, pass.engine.concurrency),
-        settle_in_bulk(&ends, small),
-    )?;
+    tokio::try_join!(ends.settle_each(others, WITHOUT_REQUEST_CONCURRENCY), settle_in_portions(&ends, to_fetch))?;
     let noted = ends.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.add(&noted.summary);
     if noted.unsettled.len() > UNSETTLED_TOLD_MAX {

@@ -124,6 +124,17 @@ impl SpaceWatch {
         self.0.wake.notify_one();
     }
 
+    /// Has the keeper look now, and waits until it has, but not for longer than this; not at all if nobody keeps room.
+    pub async fn looked(&self, wait: Duration) {
+        if self.0.status.borrow().is_none() {
+            return;
+        }
+        let mut looks = self.0.status.subscribe();
+        self.wake();
+        // Too late, or the keeper is gone: the caller goes on as if it had looked.
+        let _ = tokio::time::timeout(wait, looks.changed()).await;
+    }
+
     /// Room for a body of this length (0 for an unknown one), made by eviction if need be, within a bounded wait.
     /// False: the body is to be refused.
     pub async fn admit(&self, length: u64, wait: Duration) -> bool {

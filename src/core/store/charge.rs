@@ -114,6 +114,14 @@ impl Core {
     pub(crate) fn charge_of(&self, record: &Record) -> u64 {
         charge_of(record, self.block_bytes)
     }
+
+    /// What the body of a peer's record will take here.
+    pub(crate) fn charge_of_offered(&self, offered: &Record) -> u64 {
+        if offered.size <= self.options.inline_max_bytes {
+            return offered.size.saturating_add(ROWS_BYTES);
+        }
+        file_charge(offered.size, footer::encode(offered).len() as u64, self.block_bytes)
+    }
 }
 
 #[cfg(test)]

@@ -120,13 +120,19 @@ impl Core {
         if self.artifacts.load(Ordering::Acquire) == 0 { 0 } else { self.eviction.oldest_ms.load(Ordering::Acquire) }
     }
 
-    /// Whether this store is full of newer artifacts, so that this one would be the next to go.
+    /// Whether this store is full of newer artifacts, so that this one would be the next to go. One that has not evicted
+    /// yet may be filled to the brim; what is older than all it has would have it begin, with that.
     pub(crate) fn is_beyond_capacity(&self, offered: &Record) -> bool {
         let capacity = self.capacity_bytes.load(Ordering::Acquire);
-        let taken = self.charged_bytes().saturating_add(offered.size);
-        offered.version_ms <= self.eviction.floor_ms.load(Ordering::Acquire)
-            && taken > capacity / 10 * FULL_TENTHS
-            && capacity != u64::MAX
+        let (charged, floor_ms) = (self.charged_bytes(), self.eviction.floor_ms.load(Ordering::Acquire));
+        if capacity == u64::MAX {
+            return false;
+        }
+        if floor_ms == 0 {
+            return offered.version_ms <= self.oldest_version_ms()
+                && charged.saturating_add(self.charge_of_offered(offered)) > capacity;
+        }
+        offered.version_ms <= floor_ms && charged.saturating_add(offered.size) > capacity / 10 * FULL_TENTHS
     }
 }
 

@@ -261,7 +261,6 @@ fn a_full_store_passes_over_what_it_would_evict_at_once_and_takes_what_is_newer(
     let charged = store.stats().charged_bytes;
     let offered = |version_ms| Record { version_ms, ..Record { name: name("ios", "other"), ..records[0].clone() } };
     store.set_capacity(Some(charged));
-    assert_eq!(store.wants(&offered(NOW_MS)).unwrap(), Wants::Fetch);
     let floor_ms = store.evict(goal(1)).unwrap().floor_ms;
     assert_eq!(store.wants(&offered(floor_ms)).unwrap(), Wants::BeyondCapacity);
     assert_eq!(store.wants(&offered(floor_ms + 1)).unwrap(), Wants::Fetch);
@@ -278,6 +277,28 @@ fn a_full_store_passes_over_what_it_would_evict_at_once_and_takes_what_is_newer(
         store.wants(&Record { name: name("ios", "third"), ..offered(floor_ms) }).unwrap(),
         Wants::BeyondCapacity
     );
+}
+
+#[test]
+fn a_store_that_has_not_evicted_is_filled_to_the_brim_and_no_further_with_what_is_older() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let records = fill(&bench, &store, 4);
+    let charged = store.stats().charged_bytes;
+    let one = charged / 4;
+    let offered = |version_ms| Record { version_ms, ..Record { name: name("ios", "other"), ..records[0].clone() } };
+    let older: Vec<Record> = (1..=9).map(|n| offered(NOW_MS - n)).collect();
+    let newer: Vec<Record> = (1..=9).map(|n| offered(NOW_MS + 1000 + n)).collect();
+    assert_eq!(store.fitting(older.iter()), 9, "without a bound");
+    store.set_capacity(Some(charged + 3 * one));
+    assert_eq!((store.wants(&older[0]).unwrap(), store.fitting(older.iter())), (Wants::Fetch, 3));
+    store.set_capacity(Some(charged + one - 1));
+    assert_eq!(store.wants(&older[0]).unwrap(), Wants::BeyondCapacity);
+    assert_eq!(store.fitting(older.iter()), 9, "what is passed over takes no room");
+    assert_eq!((store.wants(&newer[0]).unwrap(), store.fitting(newer.iter())), (Wants::Fetch, 1));
+    store.set_capacity(Some(charged * 64));
+    assert_eq!(store.fitting(newer.iter().cycle().take(1000)), 63 * 4);
+    assert_eq!(store.fitting([].iter()), 0);
 }
 
 #[test]

@@ -48,6 +48,7 @@ mod eviction_tables;
 mod eviction_walk;
 mod facade;
 mod feed_rows;
+mod fitting;
 mod group;
 mod holdings;
 mod index;
