@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::{CommandError, ExitCode};
-use crate::core::server::serve_error::ServeError;
+use crate::core::server::serve_error::{ServeError, chain};
 use crate::core::server::startup;
 
 /// Serve artifacts to build tools and keep peers in sync
@@ -44,26 +44,59 @@ fn explain(error: ServeError, data_dir: &str) -> CommandError {
             (ExitCode::NotADataDir, Some("name an empty or a kura data directory with --data-dir".to_owned()))
         }
         ServeError::Incompatible { .. } => (ExitCode::Incompatible, None),
-        ServeError::Store(_) | ServeError::DataDir { .. } => {
-            (ExitCode::Unexpected, Some(format!("look closer: kura doctor --data-dir {data_dir}")))
+        ServeError::Store(_) | ServeError::DataDir { .. } | ServeError::Lock(_) | ServeError::Directories(_) => {
+            (ExitCode::Unexpected, Some(disk_hint(&error, data_dir)))
         }
-        ServeError::Lock(_) | ServeError::Bind { .. } | ServeError::Directories(_) | ServeError::Signals(_) => {
-            (ExitCode::Unexpected, None)
-        }
+        ServeError::Bind { .. } | ServeError::Signals(_) => (ExitCode::Unexpected, None),
     };
     CommandError { exit, what: chain(&error), hint, source: None }
 }
 
-/// The error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// The doctor's code for a disk or filesystem that fails, and where to look. The words are the C library's, which is how
+/// errors come through the index.
+fn disk_hint(error: &ServeError, data_dir: &str) -> String {
+    let text = chain(error);
+    let is_of_index = matches!(error, ServeError::Store(_));
+    let code = match (text.contains("Read-only file system"), text.contains("Input/output error")) {
+        (true, _) => "DATA_DIR_READ_ONLY",
+        (false, true) if is_of_index => "INDEX_WRITE_STOPPED",
+        (false, true) => "DATA_DIR_READ_ONLY",
+        (false, false) if is_of_index && text.contains("No space left on device") => "INDEX_WRITE_STOPPED",
+        (false, false) => return format!("look closer: kura doctor --data-dir {data_dir}"),
+    };
+    format!(
+        "the disk or its filesystem fails, and a restart mends neither: kura doctor --explain {code}; what can be seen of \
+         it: kura doctor --data-dir {data_dir}"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::data_dir::lock::LockHolder;
+    use crate::core::data_dir::lock::{LockError, LockHolder};
+    use crate::core::store::error::StoreError;
+
+    #[test]
+    fn a_disk_that_fails_is_named_by_the_code_that_explains_it() {
+        let index = |message: &str| {
+            ServeError::Store(StoreError::Index { path: "/d/index".into(), message: message.to_owned() })
+        };
+        let lock = |error: i32| {
+            let source = std::io::Error::from_raw_os_error(error);
+            ServeError::Lock(LockError::Io { path: "/d".into(), source })
+        };
+        let named = |error: ServeError| {
+            let hint = explain(error, "/d").hint.unwrap();
+            assert!(hint.contains("kura doctor --data-dir /d"), "{hint}");
+            hint.split_once("--explain ").and_then(|(_, rest)| rest.split(';').next()).map(str::to_owned)
+        };
+        let says = |code: &str| Some(code.to_owned());
+        assert_eq!(named(index("IO error: While fdatasync: a: Input/output error")), says("INDEX_WRITE_STOPPED"));
+        assert_eq!(named(index("IO error: No space left on device: a")), says("INDEX_WRITE_STOPPED"));
+        assert_eq!(named(index("IO error: While open a file: Read-only file system")), says("DATA_DIR_READ_ONLY"));
+        assert_eq!(named(index("Corruption: a")), None);
+        assert_eq!([named(lock(30)), named(lock(5))], [says("DATA_DIR_READ_ONLY"), says("DATA_DIR_READ_ONLY")]);
+    }
 
     #[test]
     fn each_end_has_its_code() {

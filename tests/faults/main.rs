@@ -11,6 +11,10 @@ mod support;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod disk_load;
+#[cfg(test)]
+mod failing_volume;
+#[cfg(test)]
 mod full_volume;
 #[cfg(test)]
 mod live;

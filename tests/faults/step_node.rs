@@ -274,7 +274,7 @@ impl StepNode {
         let operation = Operation::Put(Box::new(put_of(name, staged, replicated(version_ms))));
         match self.store().submit(operation).wait() {
             Ok(outcome) => Some(outcome),
-            Err(StoreError::WriteStopped { .. }) => None,
+            Err(StoreError::WriteStopped { .. } | StoreError::IndexDamaged { .. }) => None,
             Err(error) => panic!("{name:?}: {error}"),
         }
     }

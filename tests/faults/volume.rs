@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use kura::core::base::disk::{Disk, RealDisk};
 
@@ -42,8 +42,13 @@ impl Volume {
     /// With more arguments for `mkfs`.
     pub fn mount_with(kind: Kind, root: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("making a folder for the image");
+        Self::make(kind, root, folder, VOLUME_BYTES, more)
+    }
+
+    /// Makes a sparse image of this size in a folder of its own, and mounts it.
+    pub fn make(kind: Kind, root: &Path, folder: tempfile::TempDir, bytes: u64, more: &[&str]) -> Self {
         let image = folder.path().join("image");
-        File::create(&image).and_then(|file| file.set_len(VOLUME_BYTES)).expect("making the image");
+        File::create(&image).and_then(|file| file.set_len(bytes)).expect("making the image");
         let path = image.display().to_string();
         match kind {
             Kind::Ext4 => run("mkfs.ext4", &[&["-q"], more, &[&path]].concat()),
@@ -85,12 +90,33 @@ impl Volume {
 
     /// Unmounts it, has the filesystem checked and mended, and mounts it again, as an operator would. Nobody may use it.
     pub fn mend(&self) {
+        self.unmount();
+        self.mount_mended();
+    }
+
+    /// Unmounts it for a while.
+    pub fn unmount(&self) {
         run("umount", &[&self.root.display().to_string()]);
-        let path = self.image.path().join("image").display().to_string();
-        let checked = Command::new("e2fsck").args(["-f", "-y", &path]).output().expect("running e2fsck");
-        // 1 = there were errors, and they were mended.
-        assert!(matches!(checked.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+
+    /// Mounts it again after a check.
+    pub fn mount_mended(&self) {
+        if self.kind == Kind::Ext4 {
+            let path = self.image.path().join("image").display().to_string();
+            let checked = Command::new("e2fsck").args(["-f", "-y", &path]).output().expect("running e2fsck");
+            // 1 = there were errors, and they were mended.
+            assert!(matches!(checked.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&checked.stdout));
+        }
+        // XFS mends itself by replaying its log.
         mount(self.kind, self.image.path(), &self.root);
+    }
+
+    /// Mounts it anew with another option, such as `ro`; false if the kernel refuses.
+    pub fn remount(&self, option: &str) -> bool {
+        let root = self.root.display().to_string();
+        let options = format!("remount,{option}");
+        let remounted = Command::new("mount").args(["-o", &options, &root]).stderr(Stdio::null()).status();
+        remounted.is_ok_and(|status| status.success())
     }
 
     /// Bytes root can still write.
@@ -103,7 +129,7 @@ impl Drop for Volume {
     fn drop(&mut self) {
         // A process that still ends may hold it for a moment; then it goes with its last file.
         let root = self.root.display().to_string();
-        let unmounted = Command::new("umount").arg(&root).stderr(std::process::Stdio::null()).status();
+        let unmounted = Command::new("umount").arg(&root).stderr(Stdio::null()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             let _ = Command::new("umount").args(["-l", &root]).status();
         }
@@ -121,7 +147,7 @@ fn mount(kind: Kind, folder: &Path, root: &Path) {
     run("mount", &["-o", options, &path, &root.display().to_string()]);
 }
 
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?} (root and loop devices are needed): {stderr}");

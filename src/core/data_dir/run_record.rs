@@ -5,10 +5,13 @@
 //! for the lock to say.
 //!
 //! Invariants: fields this binary does not know are kept when the record it read is written back. Nothing depends on the
-//! record being there: on a full volume it cannot be written, and then the stale one of an earlier process is removed
-//! (which needs no space) rather than left to speak for this one.
+//! record being there: on a full volume no new one can be made, so the bytes of the old one are overwritten, which needs no
+//! space; where not even that works the stale one of an earlier process is removed rather than left to speak for this one.
+//! What stopped a process's writes is told in the same way on a disk that fails: whoever looks next reads it out of the
+//! page cache, if nothing else is left.
 //!
-//! Failure: a crash while writing leaves `run.json.new`, which the next write replaces.
+//! Failure: a crash while writing leaves `run.json.new`, which the next write replaces. An overwritten record may be torn by
+//! a power loss; then it does not decode, and the next start writes another.
 
 use std::io::{self, Read};
 
@@ -58,9 +61,21 @@ pub struct RunRecord {
     /// The port for peers.
     #[serde(default)]
     pub internal_port: Option<u16>,
+    /// What stopped its writes, if something did: for whoever looks once it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
+}
+
+/// Why a process could not write to its volume.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Trouble {
+    /// The first error, with the path that it is about.
+    pub reason: String,
+    /// Unix milliseconds of when it was noted.
+    pub at_ms: u64,
 }
 
 /// Whether a record reached the disk.
@@ -88,6 +103,7 @@ impl RunRecord {
             control_socket: None,
             port: None,
             internal_port: None,
+            trouble: None,
             unknown: Map::new(),
         }
     }
@@ -114,10 +130,14 @@ impl RunRecord {
     pub fn store(&self, layout: &Layout, disk: &dyn Disk) -> io::Result<Recorded> {
         match self.replace(layout, disk) {
             Ok(()) => Ok(Recorded::Written),
-            Err(error) if is_storage_full(&error) => {
-                remove(disk, &layout.run_record())?;
-                Ok(Recorded::NoSpace)
-            }
+            Err(error) if is_storage_full(&error) || self.trouble.is_some() => match self.overwrite(layout, disk) {
+                Ok(()) => Ok(Recorded::Written),
+                Err(_) if is_storage_full(&error) => {
+                    remove(disk, &layout.run_record())?;
+                    Ok(Recorded::NoSpace)
+                }
+                Err(_) => Err(error),
+            },
             Err(error) => Err(error),
         }
     }
@@ -136,12 +156,33 @@ impl RunRecord {
         self.with_heartbeat(now_ms)
     }
 
+    /// The same record, with what stopped this process's writes.
+    #[must_use]
+    pub fn with_trouble(mut self, reason: Option<String>, now_ms: u64) -> Self {
+        self.trouble = reason.map(|reason| Trouble { reason, at_ms: now_ms });
+        self
+    }
+
+    fn to_text(&self) -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Writes over the record that is there, without a sync. What is left of a longer one becomes empty lines.
+    fn overwrite(&self, layout: &Layout, disk: &dyn Disk) -> io::Result<()> {
+        let file = std::fs::File::options().write(true).open(layout.run_record())?;
+        let mut text = self.to_text()?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        text.resize(text.len().max(length), b'\n');
+        disk.write_all_at(&file, &text, 0)
+    }
+
     fn replace(&self, layout: &Layout, disk: &dyn Disk) -> io::Result<()> {
         let path = layout.run_record();
         let fresh = path.with_extension("json.new");
         remove(disk, &fresh)?;
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
+        let text = self.to_text()?;
         let written = disk.create_new(&fresh).and_then(|file| {
             disk.write_all_at(&file, &text, 0)?;
             disk.sync_data(&file)
@@ -204,6 +245,34 @@ mod tests {
         let recorded = RunRecord::starting(InstanceId([2; 16]), 2).store(&layout, &disk).unwrap();
         assert_eq!((recorded, RunRecord::load(&layout).unwrap()), (Recorded::NoSpace, None));
         assert_eq!(std::fs::read_dir(layout.data_dir()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_volume_that_takes_no_new_file_has_its_record_overwritten() {
+        let (_root, layout, disk) = bench();
+        let long = RunRecord { version: "x".repeat(300), ..RunRecord::starting(InstanceId([1; 16]), 1) };
+        for error in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+            disk.set_rule(None);
+            long.store(&layout, &disk).unwrap();
+            let length = std::fs::metadata(layout.run_record()).unwrap().len();
+            disk.set_rule(Some(Box::new(move |operation, _, _| {
+                (operation == DiskOperation::Sync).then(|| error.into())
+            })));
+            let next = RunRecord::starting(InstanceId([2; 16]), 2).with_trouble(Some("/d: no".to_owned()), 3);
+            assert_eq!(next.store(&layout, &disk).unwrap(), Recorded::Written, "{error}");
+            assert_eq!(RunRecord::load(&layout).unwrap(), Some(next));
+            assert_eq!(std::fs::metadata(layout.run_record()).unwrap().len(), length);
+            assert_eq!(std::fs::read_dir(layout.data_dir()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_record_of_before_has_no_trouble() {
+        let (_root, layout, _) = bench();
+        let before = r#"{"instance_id":"07070707070707070707070707070707","pid":1,"host":"h","version":"0.1.0",
+            "started_at_ms":1,"clean":false,"staging_locks":true,"heartbeat_ms":2}"#;
+        std::fs::write(layout.run_record(), before).unwrap();
+        assert_eq!(RunRecord::load(&layout).unwrap().unwrap().trouble, None);
     }
 
     #[test]

@@ -327,7 +327,7 @@ fn find_vantage(layout: Option<&Layout>, mode: Mode) -> Vantage {
         Err(silence) => Vantage::Offline(match DataDirLock::probe(layout) {
             Ok(LockState::Held(_)) => format!("held by a process that does not answer: {silence}"),
             Ok(LockState::Free) => "no server holds this data dir".to_owned(),
-            Err(_) if !layout.data_dir().exists() => "there is no such data dir".to_owned(),
+            Err(_) if matches!(layout.data_dir().try_exists(), Ok(false)) => "there is no such data dir".to_owned(),
             Err(_) => silence.to_string(),
         }),
     }

@@ -35,7 +35,8 @@ fn is_watched(about: &About) -> bool {
         matches!(about.category, Category::Config | Category::Volume | Category::DataDir | Category::Staging);
     match about.reach {
         Reach::Live => true,
-        Reach::Offline => is_cheap,
+        // It asks the node, and files only where none answers.
+        Reach::Offline => is_cheap || about.code == Code::IndexWriteStopped,
         Reach::Network => false,
     }
 }

@@ -1,4 +1,5 @@
-//! Keeps this process's run record: written at start, renewed with a heartbeat, marked clean at the end.
+//! Keeps this process's run record: written at start, renewed with a heartbeat, marked clean at the end, and with what
+//! stopped the store's writes while that lasts.
 //!
 //! Failure: a record that cannot be written is a warning once per change of mind, never the end of the node; on a
 //! full volume there is none until space is freed.
@@ -29,14 +30,15 @@ pub async fn keep(node: Arc<NodeContext>, record: RunRecord) {
             () = node.shutdown.cancelled() => return,
         }
         let now_ms = node.seams.clock.now_ms();
-        write(&node, record.clone().with_heartbeat(now_ms)).await;
+        let stopped = node.store.current().and_then(|store| store.stats().write_stopped);
+        write(&node, record.clone().with_trouble(stopped, now_ms).with_heartbeat(now_ms)).await;
     }
 }
 
-/// Marks the end as clean; the store is closed by now.
-pub async fn end(node: &Arc<NodeContext>, record: RunRecord) {
+/// Marks the end as clean, with what kept the store from being written; it is closed by now.
+pub async fn end(node: &Arc<NodeContext>, record: RunRecord, trouble: Option<String>) {
     let now_ms = node.seams.clock.now_ms();
-    write(node, record.stopped(now_ms)).await;
+    write(node, record.with_trouble(trouble, now_ms).stopped(now_ms)).await;
 }
 
 async fn write(node: &Arc<NodeContext>, record: RunRecord) {

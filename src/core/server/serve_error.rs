@@ -81,6 +81,25 @@ pub enum ServeError {
     Signals(#[source] std::io::Error),
 }
 
+impl ServeError {
+    /// What the next look at the data dir should know: the store's files could not be written or read. The other ends
+    /// can be seen again by whoever looks.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Store(
+                error @ (StoreError::Io { .. } | StoreError::Index { .. } | StoreError::WriteStopped { .. }),
+            ) => Some(chain(error)),
+            _ => None,
+        }
+    }
+}
+
+/// The error and what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 impl From<LockError> for ServeError {
     fn from(error: LockError) -> Self {
         match error {

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::listener::{self, Ending};
 use super::node::{BoundAddresses, NodeContext, Seams};
-use super::serve_error::ServeError;
+use super::serve_error::{ServeError, chain};
 use super::signals::{Signal, Signals};
 use super::startup_status::StartupStatus;
 use super::store_keeper::StoreKeeper;
@@ -135,7 +135,7 @@ pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, Serv
             Ok(running)
         }
         Err(error) => {
-            running.abandon().await;
+            running.abandon(&error).await;
             Err(error)
         }
     }
@@ -248,13 +248,13 @@ impl RunningNode {
                 Duration::ZERO
             }
         };
-        self.end(grace).await;
+        self.end(grace, None).await;
         let duration = self.node.seams.clock.monotonic().saturating_sub(began);
         tracing::info!(duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), "stopped");
     }
 
-    /// Everything behind the drain: workers, listeners, store.
-    async fn end(&self, internal_grace: Duration) {
+    /// Everything behind the drain: workers, listeners, store. The record keeps what went wrong with the store's files.
+    async fn end(&self, internal_grace: Duration, trouble: Option<String>) {
         self.public.stop.cancel();
         self.public.abort.cancel();
         self.node.shutdown.cancel();
@@ -270,18 +270,19 @@ impl RunningNode {
         if tokio::time::timeout(WORKERS_GRACE, self.workers.wait()).await.is_err() {
             tracing::warn!("workers_still_running");
         }
-        self.close_store().await;
+        let trouble = trouble.or(self.close_store().await);
         if let Some(record) = self.record.get() {
-            run_state::end(&self.node, record.clone()).await;
+            run_state::end(&self.node, record.clone(), trouble).await;
         }
     }
 
-    async fn abandon(self) {
-        self.end(INTERNAL_GRACE).await;
+    async fn abandon(self, error: &ServeError) {
+        self.end(INTERNAL_GRACE, error.trouble()).await;
     }
 
-    async fn close_store(&self) {
-        let Some(store) = self.node.store.current() else { return };
+    /// What kept it from being closed in order, if anything did.
+    async fn close_store(&self) -> Option<String> {
+        let store = self.node.store.current()?;
         self.node.readiness.set_store_open(false);
         self.node.store.set(None);
         let lock = Arc::clone(&self.lock);
@@ -291,9 +292,15 @@ impl RunningNode {
             closed
         });
         match closed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "store_close_failed"),
-            Err(error) => tracing::error!(%error, "store_close_failed"),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "store_close_failed");
+                Some(chain(&error))
+            }
+            Err(error) => {
+                tracing::error!(%error, "store_close_failed");
+                None
+            }
         }
     }
 

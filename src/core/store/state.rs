@@ -262,7 +262,7 @@ impl Core {
         let mut stopped = self.write_stopped.lock().unwrap_or_else(PoisonError::into_inner);
         if stopped.is_none() {
             let reason = reason.to_string();
-            tracing::error!(%reason, "store_write_stopped");
+            tracing::error!(%reason, see = "kura doctor --explain INDEX_WRITE_STOPPED", "store_write_stopped");
             *stopped = Some(reason);
         }
     }

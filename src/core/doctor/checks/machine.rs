@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::read_only;
 use crate::core::base::port_holder::{is_taken, port_holder};
 use crate::core::data_dir::identity::{Identity, IdentityState};
 use crate::core::data_dir::space::MountId;
@@ -97,6 +98,10 @@ impl Check for ListenerTaken {
         // Who holds the data dir has bound its ports, or has ended because it could not.
         if context.is_held() {
             return Ok(Outcome::ok("the process that holds the data dir has its ports"));
+        }
+        let asked = context.layout.as_ref().map(|layout| std::fs::metadata(layout.data_dir()));
+        if let Some(Err(error)) = asked.filter(|asked| asked.as_ref().is_err_and(read_only::is_shut_down)) {
+            return Ok(Outcome::skip(format!("whether a process holds the data dir cannot be seen: {error}")));
         }
         let ports = [config.port, config.internal_port].into_iter().filter(|port| *port != 0);
         let wanted: Vec<SocketAddr> = ports.map(|port| SocketAddr::new(config.bind, port)).collect();

@@ -1,7 +1,8 @@
 //! The running process, as it describes itself.
 
+use crate::core::data_dir::run_record::RunRecord;
 use crate::core::doctor::check::{About, Category, Check, CheckError, Outcome, Pulse, QUICK_LIMIT, Reach};
-use crate::core::doctor::context::Context;
+use crate::core::doctor::context::{Context, Mode, Vantage};
 use crate::core::doctor::finding::{Code, Evidence, Remedy, Severity};
 use crate::core::doctor::live::{ControlStatus, PeerStatus};
 
@@ -24,10 +25,14 @@ pub struct IndexWriteStopped;
 
 impl Check for IndexWriteStopped {
     fn about(&self) -> About {
-        about(Code::IndexWriteStopped, "the running node writes to its index")
+        // A process that met a disk on which it could not start answers nobody: then its record tells.
+        About { reach: Reach::Offline, ..about(Code::IndexWriteStopped, "the running node writes to its index") }
     }
 
     fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
+        if let Vantage::Offline(silence) = &context.vantage {
+            return Ok(last_process_wrote(context, silence));
+        }
         let Some(store) = &context.live()?.store else { return Ok(Outcome::skip("the store is not open")) };
         let Some(reason) = &store.write_stopped else {
             return Ok(Outcome::ok("the index takes writes")
@@ -44,6 +49,35 @@ impl Check for IndexWriteStopped {
                 .look("dmesg --level=err,warn | tail -n 50"),
             ))
     }
+}
+
+/// What the last process that held the data dir left word of.
+fn last_process_wrote(context: &Context, silence: &str) -> Outcome {
+    let record = context.layout.as_ref().and_then(|layout| RunRecord::load(layout).ok().flatten());
+    let Some((record, trouble)) = record.and_then(|record| Some((record.clone(), record.trouble?))) else {
+        return match context.asked.mode {
+            Mode::Online => Outcome::error(format!("no running node answers: {silence}")),
+            Mode::Auto | Mode::Offline => Outcome::skip(format!("asks a running node: {silence}")),
+        };
+    };
+    let ago = super::staging::age(context.world.clock.now_ms().saturating_sub(trouble.at_ms));
+    Outcome::fail("the last process could not write to its index")
+        .evidence(
+            Evidence::new()
+                .value("reason", trouble.reason.clone())
+                .value("at_ms", trouble.at_ms)
+                .value("pid", record.pid)
+                .fact(&trouble.reason)
+                .fact(format!("pid {}, {ago} ago", record.pid)),
+        )
+        .effect("kura serve ends at each start until the disk takes writes again; nothing acknowledged is touched")
+        .remedy(
+            Remedy::text(
+                "mend the disk that the reason names; one that has no space though its filesystem has some lies on \
+                 something that is full (a thin pool, a sparse image): make room there; then start the node:",
+            )
+            .change(context.command("serve", &[])),
+        )
 }
 
 /// Uploads in parts at which to warn, in percent of those that may be open.

@@ -1,7 +1,9 @@
 //! A running node in each state.
 
 use super::*;
-use crate::core::doctor::context::Vantage;
+use crate::core::base::disk::RealDisk;
+use crate::core::base::ids::InstanceId;
+use crate::core::data_dir::layout::Layout;
 use crate::core::doctor::finding::Status;
 use crate::core::doctor::live::{ReadinessStatus, StagingStatus, StepStatus, StoreStatus};
 use crate::core::doctor::test_support::{context, look};
@@ -79,6 +81,24 @@ fn a_store_that_stopped_writing_is_told_with_its_reason() {
     let reason = "failed to sync the log: Input/output error".to_owned();
     let outcome = looked(Some(StoreStatus { write_stopped: Some(reason.clone()), ..StoreStatus::default() }));
     assert_eq!((outcome.status, outcome.evidence.line()), (Status::Fail, reason));
+}
+
+#[test]
+fn what_stopped_the_last_process_is_told_once_nobody_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::with_default_tmp(root.path());
+    let look = |context: &crate::core::doctor::context::Context| look(&IndexWriteStopped, context);
+    assert_eq!(look(&context(root.path())).status, Status::Skip, "no process left a record");
+    let record = RunRecord::starting(InstanceId([1; 16]), 1_000);
+    record.clone().stopped(2_000).store(&layout, &RealDisk).unwrap();
+    assert_eq!(look(&context(root.path())).status, Status::Skip, "it ended without trouble");
+    let reason = "the index at /d failed: IO error: While fdatasync: Input/output error".to_owned();
+    let stopped = record.with_trouble(Some(reason.clone()), 1_749_999_940_000).stopped(3_000);
+    stopped.store(&layout, &RealDisk).unwrap();
+    let outcome = look(&context(root.path()));
+    assert_eq!((outcome.status, &outcome.evidence.values()["reason"]), (Status::Fail, &reason.into()));
+    let remedy = outcome.remedy.unwrap();
+    assert!(remedy.commands[0].starts_with("kura serve --data-dir "), "{remedy:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! How it works: a mount that is read-only says so to `statvfs`. A filesystem that stopped taking writes after an error
 //! need not: since Linux 6.12 an ext4 mounted with `errors=remount-ro` keeps the flag rw and refuses each write. Then the
-//! options of its superblock, the count of errors that it keeps, and what stopped the running node's writes tell.
+//! options of its superblock, the count of errors that it keeps, and what stopped the running node's writes tell. An XFS that
+//! shut itself down says nothing in its mount and answers every look with EIO: that is the sign of it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,11 +29,19 @@ pub struct DataDirReadOnly;
 
 impl Check for DataDirReadOnly {
     fn about(&self) -> About {
-        about(Code::DataDirReadOnly, "the data dir's volume takes writes", Severity::Fail)
+        let about = about(Code::DataDirReadOnly, "the data dir's volume takes writes", Severity::Fail);
+        // A filesystem that answers nothing is named here, and DATA_DIR_MISSING then says nothing of it.
+        About { needs: &[], ..about }
     }
 
     fn run(&self, context: &Context, _pulse: &Pulse) -> Result<Outcome, CheckError> {
-        let path = context.layout()?.data_dir();
+        let Some(layout) = &context.layout else { return Ok(Outcome::skip("the settings do not name a data dir")) };
+        let path = layout.data_dir();
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if is_shut_down(&error) => return Ok(shut_down(context, path, &error)),
+            _ => return Ok(Outcome::skip("DATA_DIR_MISSING failed")),
+        }
         let stat = rustix::fs::statvfs(path).map_err(|error| CheckError::from_error("ask for mount flags", &error))?;
         let is_read_only = stat.f_flag.contains(StatVfsMountFlags::RDONLY);
         let found = Found::look(context, path);
@@ -70,6 +79,46 @@ fn refuses(message: &str, evidence: Evidence) -> Outcome {
             )
             .look("dmesg --level=err,warn | tail -n 50"),
         )
+}
+
+/// Whether a look at a folder failed as on a filesystem that shut itself down, or on a disk that cannot be read.
+pub(super) fn is_shut_down(error: &std::io::Error) -> bool {
+    let codes = [rustix::io::Errno::IO, rustix::io::Errno::SHUTDOWN];
+    codes.iter().any(|code| error.raw_os_error() == Some(code.raw_os_error()))
+}
+
+fn shut_down(context: &Context, path: &Path, error: &std::io::Error) -> Outcome {
+    let mounts = std::fs::read_to_string(context.world.root.join("proc/self/mountinfo")).unwrap_or_default();
+    let mut evidence = Evidence::new()
+        .value("path", path.to_string_lossy())
+        .value("error", error.to_string())
+        .fact(format!("{}: {error}", path.display()));
+    if let Some((kind, device)) = mounted_at(&mounts, path) {
+        evidence = evidence
+            .value("filesystem", kind)
+            .value("device", device)
+            .fact(format!("it lies on {device}, mounted as {kind}"));
+    }
+    Outcome::fail("the filesystem has shut down, or its disk cannot be read")
+        .evidence(evidence)
+        .effect("nothing can be read or written; kura serve does not start, and a running node answers from memory at best")
+        .remedy(
+            Remedy::text(
+                "XFS shuts down when its log cannot be written: read the kernel's log, mend or replace the disk, unmount the \
+                 volume and mount it again, which replays the log (xfs_repair only if the mount fails)",
+            )
+            .look("dmesg --level=err,warn | tail -n 50"),
+        )
+}
+
+/// Type and source of the mount that a path lies on, by names alone: the path itself cannot be looked at. Of mounts on one
+/// folder the last counts.
+fn mounted_at<'a>(mounts: &'a str, path: &Path) -> Option<(&'a str, &'a str)> {
+    let lies_on = |line: &&str| line.split(' ').nth(4).is_some_and(|root| path.starts_with(root));
+    let depth = |line: &&str| line.split(' ').nth(4).map_or(0, |root| Path::new(root).components().count());
+    let (_, source) = mounts.lines().filter(lies_on).max_by_key(depth)?.split_once(" - ")?;
+    let mut words = source.split(' ');
+    Some((words.next()?, words.next()?))
 }
 
 fn remembers_errors(evidence: Evidence) -> Outcome {

@@ -65,6 +65,20 @@ fn a_filesystem_that_refuses_writes_on_a_mount_that_says_rw_fails() {
 }
 
 #[test]
+fn the_mount_of_a_path_that_answers_nothing_is_known_by_its_name() {
+    let mounts = "22 1 0:21 / / rw - ext4 /dev/vda rw\n\
+                  43 22 8:1 / /srv rw,relatime - ext4 /dev/sda rw\n\
+                  44 43 8:2 / /srv/cache rw shared:7 - ext4 /dev/sdb rw\n\
+                  45 44 8:3 / /srv/cache rw shared:8 - xfs /dev/sdc rw,inode64\n\
+                  46 22 8:4 / /srv/cached rw - ext4 /dev/sdd rw\n";
+    assert_eq!(mounted_at(mounts, Path::new("/srv/cache/kura")), Some(("xfs", "/dev/sdc")));
+    assert_eq!(mounted_at(mounts, Path::new("/srv/other")), Some(("ext4", "/dev/sda")));
+    assert_eq!(mounted_at("", Path::new("/srv")), None);
+    assert!(is_shut_down(&std::io::Error::from_raw_os_error(5)));
+    assert!(!is_shut_down(&std::io::Error::from_raw_os_error(2)));
+}
+
+#[test]
 fn errors_that_no_check_has_mended_warn() {
     let (_root, context) = told("rw,errors=remount-ro", "1\n");
     let outcome = look(&DataDirReadOnly, &context);

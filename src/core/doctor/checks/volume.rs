@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::read_only;
 use crate::core::base::disk::VolumeSpace;
 use crate::core::base::units::ByteSize;
 use crate::core::data_dir::ballast::Ballast;
@@ -47,6 +48,9 @@ impl Check for DataDirMissing {
             Ok(found) if found.is_dir() => Ok(Outcome::ok("the data dir exists")),
             Ok(_) => Ok(missing(path, "the data dir is not a directory")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(missing(path, "the data dir does not exist")),
+            Err(error) if read_only::is_shut_down(&error) => {
+                Ok(Outcome::skip(format!("{} cannot be looked at: {error}", path.display())))
+            }
             Err(error) => Err(CheckError(format!("failed to look at {}: {error}", path.display()))),
         }
     }
