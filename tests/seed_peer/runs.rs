@@ -150,6 +150,36 @@ async fn a_staging_budget_far_below_the_data_completes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_peer_with_twice_what_fits_the_newest_are_fetched_and_next_to_nothing_in_vain() {
+    const ARTIFACTS: u64 = 400;
+    const CHARGE: u64 = (48 << 10) + 512;
+    for has_digest in [true, false] {
+        let peer = SeedPeer::start().await;
+        let data_dir = tempfile::tempdir().unwrap();
+        // Ids come in no order of age.
+        let add = |n: u64| {
+            let body = vec![n as u8; 46 << 10];
+            peer.add(Artifact { version_ms: 1_750_000_000_000 + n, ..gradle(&format!("key-{n}"), body) })
+        };
+        let oldest_first: Vec<String> = (0..ARTIFACTS).map(add).collect();
+        peer.with(|inner| inner.has_digest = has_digest);
+        let capacity = (ARTIFACTS / 2 * CHARGE).to_string();
+        for round in 0..2 {
+            let (code, report, stderr) =
+                bootstrap(data_dir.path(), &[&peer], &["--cas-capacity-bytes", &capacity]).await;
+            assert_eq!((code, &report["complete"]), (0, &json!(true)), "{report:#} {stderr}");
+            let mut fetched = peer.with(|inner| inner.body_requests.clone());
+            let mut newest = oldest_first[oldest_first.len() - fetched.len()..].to_vec();
+            (fetched.sort(), newest.sort());
+            assert_eq!(fetched, newest, "run {round}: nothing but the newest, each once");
+            let fetched = fetched.len() as u64;
+            assert!((ARTIFACTS * 9 / 20..=ARTIFACTS / 2).contains(&fetched), "{fetched} of {ARTIFACTS}: {report:#}");
+            assert!(report["beyond_capacity"].as_u64().unwrap() >= ARTIFACTS / 2, "{report:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_artifacts_from_four_peers_are_fetched_once() {
     let data_dir = tempfile::tempdir().unwrap();
     let mut peers = Vec::new();

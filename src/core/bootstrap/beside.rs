@@ -43,7 +43,7 @@ pub async fn fetch_beside(pass: &Pass<'_>, rows: Vec<SourceRow>, tasks: &mut Joi
         SourceRow::Tombstone { .. } => None,
     });
     let (engine, url, artifacts) = (pass.engine, pass.peer.url.as_str(), artifacts.collect());
-    let items = engine.store.call(move |store| plan_page(store, artifacts)).await?;
+    let items = engine.store.call(move |store| plan_page(store, artifacts, 0)).await?;
     for item in items {
         if item.action != Action::Fetch {
             bootstrap_artifact_from_peer(pass, item, FLIGHT_PATIENCE).await?;

@@ -2,9 +2,9 @@
 //!
 //! How it works: [`run`] watches the membership and keeps one worker alive for every peer that can be caught up from.
 //! A worker for a kura peer makes a pass up to the peer's head, following its feed beside a long walk, and then
-//! long-polls the feed; a worker for a seed-era
-//! peer walks it again on a short tick and pushes deletes to it. Wanted artifacts are retried on a tick of their own.
-//! What needs work is worked out anew each time, so nothing is lost by a missed event.
+//! long-polls the feed; a worker for a seed-era peer walks it again now and then and pushes deletes to it
+//! ([`super::seed_turns`]). Wanted artifacts are retried on a tick of their own. What needs work is worked out
+//! anew each time, so nothing is lost by a missed event.
 //!
 //! Large bodies are fetched beside the feed that is followed, so that small rows do not wait for them.
 //!
@@ -22,18 +22,15 @@ use tokio_util::sync::CancellationToken;
 use super::beside::{fetch_beside, take_large};
 use super::engine::{Engine, Peer, PeerSource};
 use super::large::drop_unwanted_bodies;
-use super::pass::{Pass, PassError, pass_beside};
+use super::pass::{Pass, PassError, PassSummary, pass_beside};
 use super::pass_permit::{Moving, with_permit};
-use super::push::push_deletes;
 use super::retry::Retrier;
+use super::seed_turns::{TURN_TICK, WalkSchedule, seed_turn};
 use super::settle::settle_page;
 use super::source::ManifestSource;
 use super::source_feed::{FeedMode, FeedSource};
 use crate::core::mesh::membership::Member;
 use crate::core::mesh::readiness::Readiness;
-
-/// Pause between two walks of a seed-era peer, before jitter.
-const SEED_WALK_TICK: Duration = Duration::from_secs(5);
 
 /// How often wanted artifacts are looked through.
 const WANTED_TICK: Duration = Duration::from_secs(2);
@@ -167,10 +164,10 @@ async fn work(follower: Follower, peer: Peer, passes: Arc<Semaphore>, stop: Canc
 
 async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
     let mut failures = 0;
-    let mut walked = false;
+    let (mut walked, mut schedule) = (false, WalkSchedule::default());
     loop {
         let result = match &peer.source {
-            PeerSource::Seed => seed_turn(follower, &peer, passes, walked).await,
+            PeerSource::Seed => seed_turn(follower, &peer, passes, (walked, &mut schedule)).await,
             PeerSource::Kura { .. } => kura_turn(follower, &peer, passes, failures).await,
         };
         walked = result.is_ok();
@@ -178,11 +175,12 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
             Ok(clean) => {
                 failures = if clean { 0 } else { failures + 1 };
                 let is_walked = peer.source == PeerSource::Seed;
-                if is_walked { follower.engine.backoff(0, SEED_WALK_TICK, SEED_WALK_TICK) } else { Duration::ZERO }
+                if is_walked { follower.engine.backoff(0, TURN_TICK, TURN_TICK) } else { Duration::ZERO }
             }
             Err(error) => {
                 tracing::warn!(peer = %peer.url, %error, "peer_turn_failed");
                 failures += 1;
+                schedule.begin_anew();
                 follower.engine.backoff(failures, RETRY_PAUSE.0, RETRY_PAUSE.1)
             }
         };
@@ -193,37 +191,25 @@ async fn work_forever(follower: &Follower, mut peer: Peer, passes: &Semaphore) {
 }
 
 /// `beside` follows the peer while the pass walks.
-async fn one_pass<F>(
+pub(super) async fn one_pass<F>(
     (follower, peer): (&Follower, &Peer),
     passes: &Semaphore,
     is_retry: bool,
     beside: Pin<&mut F>,
-) -> Result<bool, PassError>
+) -> Result<PassSummary, PassError>
 where
     F: Future<Output = Result<(), PassError>> + Send,
 {
     let moving = Moving::new(&follower.readiness);
     let pass = Pass { engine: &follower.engine, peer, progress: &moving, log: None, dry_run: false, is_retry };
-    let summary = with_permit(passes, &peer.url, &moving, pass_beside(&pass, beside)).await?;
-    Ok(summary.is_clean())
-}
-
-/// `walked` says that the turn before went to its end, so that there was no reason since to try anything early.
-async fn seed_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, walked: bool) -> Result<bool, PassError> {
-    let clean = one_pass((follower, peer), passes, walked, pin!(std::future::pending())).await?;
-    match push_deletes(&follower.engine, &peer.url).await {
-        Ok(0) => {}
-        Ok(deletes) => tracing::info!(peer = %peer.url, deletes, "deletes_pushed"),
-        Err(error) => tracing::warn!(peer = %peer.url, %error, "deletes_not_pushed"),
-    }
-    Ok(clean)
+    with_permit(passes, &peer.url, &moving, pass_beside(&pass, beside)).await
 }
 
 /// A pass, then following until something goes wrong; after an unclean pass only until it is time for the next one.
 async fn kura_turn(follower: &Follower, peer: &Peer, passes: &Semaphore, failures: u32) -> Result<bool, PassError> {
     // It begins when it is first waited for: beside a walk, or after the pass.
     let mut following = pin!(follow(follower, peer));
-    let clean = one_pass((follower, peer), passes, failures > 0, following.as_mut()).await?;
+    let clean = one_pass((follower, peer), passes, failures > 0, following.as_mut()).await?.is_clean();
     if clean {
         following.await?;
     } else {

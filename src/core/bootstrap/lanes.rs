@@ -211,7 +211,11 @@ pub fn take_above(page: &mut SourcePage, height: Option<Height>) -> SourcePage {
         None => page.rows.len(),
     };
     let rest = page.rows.split_off(count);
-    SourcePage { rows: std::mem::replace(&mut page.rows, rest), skipped: std::mem::take(&mut page.skipped) }
+    SourcePage {
+        rows: std::mem::replace(&mut page.rows, rest),
+        skipped: std::mem::take(&mut page.skipped),
+        floor_ms: page.floor_ms,
+    }
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub struct PassSummary {
     pub skipped: u64,
     /// Items whose holder was busy to the end.
     pub busy: u64,
+    /// Whether the peer has no digest, so that all it lists was looked through.
+    pub undigested: bool,
 }
 
 impl PassSummary {
@@ -93,6 +95,7 @@ impl PassSummary {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.skipped = self.skipped.saturating_add(other.skipped);
         self.busy = self.busy.saturating_add(other.busy);
+        self.undigested |= other.undigested;
     }
 
     /// What is left, in words; `None` if nothing.
@@ -185,6 +188,7 @@ where
         take_tombstones(pass, &mut summary).await?;
         pass.check_circuit()?;
         let mut source = WalkSource::begin(pass.engine, &pass.peer.url).await?;
+        summary.undigested = !source.has_digest();
         drain(pass, &mut source, &mut summary).await?;
         if summary.is_clean() && !pass.dry_run {
             source.is_walked(pass.engine);

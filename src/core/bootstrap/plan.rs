@@ -53,10 +53,21 @@ impl PlannedItem {
     }
 }
 
-/// Plans a page against the store; blocks.
-pub fn plan_page(store: &Store, artifacts: Vec<(Box<Record>, Option<Bytes>)>) -> Result<Vec<PlannedItem>, StoreError> {
+/// Plans a page against the store; blocks. What is not here and older than `floor_ms` is passed over.
+pub fn plan_page(
+    store: &Store,
+    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
+    floor_ms: u64,
+) -> Result<Vec<PlannedItem>, StoreError> {
     let records: Vec<&Record> = artifacts.iter().map(|(record, _)| record.as_ref()).collect();
     let wants = store.wants_all(&records)?;
-    let plan_one = |((record, body), (id, wants))| PlannedItem { id, record, body, action: decide(wants) };
-    Ok(artifacts.into_iter().zip(wants).map(plan_one).collect())
+    let mut items = Vec::with_capacity(artifacts.len());
+    for ((record, body), (id, wants)) in artifacts.into_iter().zip(wants) {
+        let action = match decide(wants) {
+            Action::Fetch if record.version_ms < floor_ms && store.lookup(&id)?.is_none() => Action::PassOver,
+            action => action,
+        };
+        items.push(PlannedItem { id, record, body, action });
+    }
+    Ok(items)
 }

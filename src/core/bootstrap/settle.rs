@@ -236,7 +236,7 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
     if !artifacts.is_empty() {
         require_room(pass)?;
     }
-    let (at_hand, items) = plan(pass, artifacts).await?;
+    let (at_hand, items) = plan(pass, artifacts, page.floor_ms).await?;
     if pass.dry_run {
         items.iter().for_each(|item| look_at(pass, item));
         return Ok(summary);
@@ -262,12 +262,13 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
 async fn plan(
     pass: &Pass<'_>,
     artifacts: Vec<(Box<Record>, Option<Bytes>)>,
+    floor_ms: u64,
 ) -> Result<(Vec<AtHand>, Vec<PlannedItem>), StoreError> {
     let flights = pass.engine.flights.clone();
     let inline_max_bytes = pass.engine.staging.inline_max_bytes();
     let dry_run = pass.dry_run;
     let planned = move |store: &Store| {
-        let items = plan_page(store, artifacts)?;
+        let items = plan_page(store, artifacts, floor_ms)?;
         Ok(if dry_run { (Vec::new(), items) } else { take_at_hand(items, &flights, inline_max_bytes) })
     };
     pass.engine.store.call(planned).await

@@ -30,6 +30,8 @@ pub struct SourcePage {
     pub rows: Vec<SourceRow>,
     /// Rows that were not usable, with the reason.
     pub skipped: Vec<String>,
+    /// What is older than this has no room here, whatever the store says at the moment.
+    pub floor_ms: u64,
 }
 
 /// Listing could not go on.

@@ -2,18 +2,22 @@
 //!
 //! How it works: the peer's buckets are compared with what they said when it was last walked ([`super::walked`]), and
 //! those that changed with ours. Buckets that are equal, or that only we have, are left out.
+//! The first pages are listed ahead, and where a node has no room for all of it they say which is the newest that fits ([`super::cut`]).
 //! If walking the others one by one would take more pages than walking everything, everything is walked.
 //!
 //! Invariant: each page's cursor is strictly greater than the one before, or the walk ends with an error; so a peer
 //! cannot keep it going for ever. The walk has no durable cursor: what is here already costs a comparison, no fetch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
+use super::cut::{Histogram, SAMPLE_ROWS, part_up_to};
 use super::engine::Engine;
 use super::source::{ManifestSource, PageRows, SourceError, SourcePage, SourceRow};
 use crate::core::base::ids::StoreId;
 use crate::core::mesh::client::{LISTING_ROWS, PeerClient};
 use crate::core::mesh::wire::{DIGEST_PREFIX_LEN, DigestReply, SEED_PRODUCERS};
+use crate::core::store::Store;
+use crate::core::store::record::Record;
 use crate::core::store::walk::DigestBucket;
 
 /// What is left to walk: prefixes in order, the empty one meaning everything.
@@ -68,6 +72,12 @@ pub struct WalkSource {
     prefix: Option<String>,
     after: Option<String>,
     rows: PageRows,
+    /// Pages that were listed ahead.
+    ahead: VecDeque<SourcePage>,
+    /// How listing ahead ended, if it did not go well.
+    failed_ahead: Option<SourceError>,
+    floor_ms: u64,
+    has_digest: bool,
 }
 
 impl WalkSource {
@@ -76,7 +86,7 @@ impl WalkSource {
         let Engine { client, store, metrics, .. } = engine;
         let theirs = client.digest(peer).await?;
         let store_id = store.call(|store| Ok(store.stats().store_id)).await?;
-        let mut walked = Vec::new();
+        let (mut walked, has_digest) = (Vec::new(), theirs.is_some());
         let plan = match theirs {
             None => plan_walk(None, &[]),
             Some(theirs) => {
@@ -94,7 +104,7 @@ impl WalkSource {
             }
         };
         metrics.buckets(plan.matched, plan.differing);
-        Ok(Self {
+        let mut source = Self {
             client: client.clone(),
             store_id,
             walked,
@@ -103,7 +113,58 @@ impl WalkSource {
             prefix: None,
             after: None,
             rows: PageRows::new(LISTING_ROWS),
-        })
+            ahead: VecDeque::new(),
+            failed_ahead: None,
+            floor_ms: 0,
+            has_digest,
+        };
+        source.look_ahead(engine).await?;
+        Ok(source)
+    }
+
+    /// Whether the peer has a digest; without one all of it is walked each time.
+    pub fn has_digest(&self) -> bool {
+        self.has_digest
+    }
+
+    /// Lists as much as makes a sample, and cuts off what has no room.
+    async fn look_ahead(&mut self, engine: &Engine) -> Result<(), SourceError> {
+        let Some(capacity_bytes) = engine.store.current().and_then(|store| store.stats().capacity_bytes) else {
+            return Ok(());
+        };
+        let (mut sampled, mut is_all) = (Vec::new(), false);
+        while sampled.len() < SAMPLE_ROWS && !is_all {
+            match self.list().await {
+                Ok(Some(page)) => {
+                    sampled.extend(page.rows.iter().filter_map(artifact_of).cloned());
+                    self.ahead.push_back(page);
+                }
+                Ok(None) => is_all = true,
+                // What was listed before is settled first.
+                Err(error) => {
+                    self.failed_ahead = Some(error);
+                    break;
+                }
+            }
+        }
+        let rows = u64::try_from(sampled.len()).unwrap_or(u64::MAX);
+        let (all, part) = match self.plan.rows {
+            _ if is_all => (1, 1),
+            Some(all) => (all.max(rows), rows),
+            None => self.after.as_deref().map_or((1, 1), part_up_to),
+        };
+        let weighed = move |store: &Store| {
+            let missing = store.weigh_wanted(&sampled.iter().collect::<Vec<_>>())?;
+            let missing: Vec<_> = missing.into_iter().map(|weight| weight.scaled(all, part)).collect();
+            let charged_bytes = store.stats().charged_bytes;
+            let held = if missing.is_empty() { Vec::new() } else { store.weigh_held(SAMPLE_ROWS)? };
+            Ok(Histogram { missing, held, charged_bytes, capacity_bytes })
+        };
+        self.floor_ms = engine.store.call(weighed).await?.cut_ms();
+        if self.floor_ms > 0 {
+            tracing::info!(peer = %self.peer, floor_ms = self.floor_ms, "peer_walk_cut_at_the_capacity");
+        }
+        Ok(())
     }
 
     /// Everything listed is here, passed over or noted as wanted.
@@ -129,10 +190,8 @@ impl WalkSource {
         self.prefix = None;
         self.after = None;
     }
-}
 
-impl ManifestSource for WalkSource {
-    async fn next_page(&mut self) -> Result<Option<SourcePage>, SourceError> {
+    async fn list(&mut self) -> Result<Option<SourcePage>, SourceError> {
         if self.prefix.is_none() {
             self.prefix = self.plan.prefixes.pop();
         }
@@ -148,7 +207,28 @@ impl ManifestSource for WalkSource {
         let is_empty = listing.records.is_empty() && listing.skipped.is_empty();
         self.advance(listing.next_after, is_empty, &prefix)?;
         let rows = listing.records.into_iter().map(|record| SourceRow::Artifact(Box::new(record), None)).collect();
-        Ok(Some(SourcePage { rows, skipped: listing.skipped }))
+        Ok(Some(SourcePage { rows, skipped: listing.skipped, floor_ms: 0 }))
+    }
+}
+
+fn artifact_of(row: &SourceRow) -> Option<&Record> {
+    match row {
+        SourceRow::Artifact(record, _) => Some(record),
+        SourceRow::Tombstone { .. } => None,
+    }
+}
+
+impl ManifestSource for WalkSource {
+    async fn next_page(&mut self) -> Result<Option<SourcePage>, SourceError> {
+        let page = match (self.ahead.pop_front(), self.failed_ahead.take()) {
+            (Some(page), failed) => {
+                self.failed_ahead = failed;
+                Some(page)
+            }
+            (None, Some(error)) => return Err(error),
+            (None, None) => self.list().await?,
+        };
+        Ok(page.map(|page| SourcePage { floor_ms: self.floor_ms, ..page }))
     }
 
     async fn page_settled(&mut self) -> Result<(), SourceError> {
