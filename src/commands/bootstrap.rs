@@ -399,3 +399,41 @@ fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::base::ids::ArtifactId;
+    use crate::core::bootstrap::report::Outcome;
+
+    const PEER: &str = "http://a:7443";
+
+    /// The code of a run over one peer: what ended its last pass, how its artifacts ended.
+    fn code(error: Option<&str>, outcomes: &[Outcome]) -> ExitCode {
+        let log = RunLog::default();
+        log.pass_started(PEER, None, false);
+        for (number, outcome) in (0..).zip(outcomes) {
+            log.settled(PEER, &ArtifactId([number; 32]), *outcome, None, 0);
+        }
+        log.pass_finished(PEER, error);
+        code_of(&log.report(Duration::ZERO, false))
+    }
+
+    #[test]
+    fn only_a_clean_pass_over_every_peer_is_done() {
+        use Outcome::{AlreadyPresent, Applied, BadCopy, BeyondCapacity, Failed, Unavailable, WaitingForPeer};
+        assert_eq!(code(None, &[Applied, AlreadyPresent, Unavailable, BeyondCapacity]), ExitCode::Done);
+        assert_eq!(code(None, &[Applied, BadCopy]), ExitCode::BadCopy);
+        assert_eq!(code(None, &[BadCopy, Failed]), ExitCode::Partial);
+        assert_eq!(code(None, &[WaitingForPeer]), ExitCode::Partial);
+        assert_eq!(code(Some("connection refused"), &[Applied, BadCopy]), ExitCode::Partial, "it may have had more");
+        assert_eq!(code_of(&RunLog::default().report(Duration::ZERO, false)), ExitCode::NoPeer);
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_is_partial_even_before_its_first_peer() {
+        let log = RunLog::default();
+        log.stopped(StoppedBy::Deadline);
+        assert_eq!(code_of(&log.report(Duration::ZERO, false)), ExitCode::Partial);
+    }
+}

@@ -12,6 +12,8 @@ mod cold_mesh;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod dying_peers;
+#[cfg(test)]
 mod exclusivity;
 #[cfg(test)]
 mod joining;
