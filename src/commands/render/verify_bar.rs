@@ -87,11 +87,13 @@ impl VerifyWatch for VerifyBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::store::integrity::WalkPlace;
 
     #[test]
     fn a_bar_that_nobody_watches_is_not_drawn_and_takes_every_position() {
         let bar = VerifyBar::new(&Printer::new(Box::new(std::io::sink()), Box::new(std::io::sink())));
-        let at = |artifacts| VerifyProgress { artifacts, artifacts_total: 10, hashed_bytes: 5, last: None };
+        let at =
+            |artifacts| VerifyProgress { artifacts, artifacts_total: 10, hashed_bytes: 5, place: WalkPlace::default() };
         bar.advanced(&at(7));
         assert_eq!((bar.bar.position(), bar.bar.length(), bar.bar.is_hidden()), (7, Some(10), true));
         bar.advanced(&at(10));

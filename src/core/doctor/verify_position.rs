@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::base::ids::{ArtifactId, StoreId};
-use crate::core::store::integrity::{IntegrityReport, VerifyProgress};
+use crate::core::base::ids::{ArtifactId, BodyNo, StoreId};
+use crate::core::store::integrity::{IntegrityReport, VerifyProgress, WalkPlace};
 
-/// The schema's name.
-const SCHEMA: &str = "kura.verify-position/v1";
+/// The schema's name. A binary that knows no batches takes this for none and begins anew.
+const SCHEMA: &str = "kura.verify-position/v2";
+/// Before bodies were read in the order of their numbers; it has no batch.
+const SCHEMA_V1: &str = "kura.verify-position/v1";
 /// What was read longer ago than this may have rotted since: the walk begins anew.
 const AGE_MAX_MS: u64 = 24 * 3600 * 1000;
 /// A position is a few kilobytes.
@@ -32,8 +34,12 @@ pub struct Position {
     pub data_dir: PathBuf,
     /// When it was written, Unix milliseconds.
     pub saved_at_ms: u64,
-    /// The artifact looked at last.
+    /// Artifacts up to this id are done.
     pub after: Option<ArtifactId>,
+    /// Behind it those up to this id whose bodies have numbers up to `passed_body`.
+    pub through: Option<ArtifactId>,
+    /// Of that range, the number of the body looked at last.
+    pub passed_body: u64,
     /// Artifacts looked at.
     pub artifacts: u64,
     /// Bodies hashed.
@@ -45,12 +51,19 @@ pub struct Position {
 }
 
 impl Position {
+    /// Where to go on.
+    pub fn place(&self) -> WalkPlace {
+        WalkPlace { after: self.after, batch: self.through.map(|through| (through, BodyNo(self.passed_body))) }
+    }
+
     /// This position moved on by a walk that began at it.
     #[must_use]
     pub fn moved(&self, progress: &VerifyProgress, found: &IntegrityReport) -> Self {
         let bad = found.missing.iter().chain(&found.corrupt).map(|bad| bad.id);
         Self {
-            after: progress.last.or(self.after),
+            after: progress.place.after,
+            through: progress.place.batch.map(|(through, _)| through),
+            passed_body: progress.place.batch.map_or(0, |(_, passed)| passed.0),
             artifacts: self.artifacts + progress.artifacts,
             hashed: self.hashed + found.hashed,
             hashed_bytes: self.hashed_bytes + progress.hashed_bytes,
@@ -79,7 +92,8 @@ impl Place {
         let bytes = (length <= BYTES_MAX).then(|| std::fs::read(&self.file).ok()).flatten()?;
         let position: Position = serde_json::from_slice(&bytes).ok()?;
         let is_young = now_ms.saturating_sub(position.saved_at_ms) <= AGE_MAX_MS;
-        (position.schema == SCHEMA && position.data_dir == self.data_dir && is_young).then_some(position)
+        let is_known = [SCHEMA, SCHEMA_V1].contains(&position.schema.as_str());
+        (is_known && position.data_dir == self.data_dir && is_young).then_some(position)
     }
 
     /// Writes a position; that it cannot be written is no reason to stop.
@@ -123,6 +137,12 @@ mod tests {
         "after":"0101010101010101010101010101010101010101010101010101010101010101","artifacts":7,"hashed":6,
         "hashed_bytes":5,"suspects":["0202020202020202020202020202020202020202020202020202020202020202"],"moon":1}"#;
 
+    /// As it is since batches are read in the order of the disk. Never change it.
+    const GOLDEN_V2: &str = r#"{"schema":"kura.verify-position/v2","data_dir":"/d","saved_at_ms":1750000000000,
+        "after":"0101010101010101010101010101010101010101010101010101010101010101",
+        "through":"0303030303030303030303030303030303030303030303030303030303030303","passed_body":77,
+        "artifacts":7,"hashed":6,"hashed_bytes":5,"suspects":[],"moon":1}"#;
+
     fn place(root: &Path, data_dir: &str) -> Place {
         Place::new(root, Path::new(data_dir), StoreId([5; 16]))
     }
@@ -142,13 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_format_1_is_read_and_another_or_a_torn_one_is_none() {
+    fn the_files_of_formats_1_and_2_are_read_and_another_or_a_torn_one_is_none() {
         let root = tempfile::tempdir().unwrap();
         let here = place(root.path(), "/d");
         std::fs::write(&here.file, GOLDEN_V1).unwrap();
         let read = here.load(NOW_MS).unwrap();
         assert_eq!((read.artifacts, read.suspects.as_slice()), (7, [ArtifactId([2; 32])].as_slice()));
-        std::fs::write(&here.file, GOLDEN_V1.replace("/v1", "/v2")).unwrap();
+        assert_eq!(read.place(), WalkPlace { after: Some(ArtifactId([1; 32])), batch: None });
+        std::fs::write(&here.file, GOLDEN_V2).unwrap();
+        let batch = Some((ArtifactId([3; 32]), BodyNo(77)));
+        assert_eq!(here.load(NOW_MS).unwrap().place(), WalkPlace { after: Some(ArtifactId([1; 32])), batch });
+        std::fs::write(&here.file, GOLDEN_V1.replace("/v1", "/v3")).unwrap();
         assert_eq!(here.load(NOW_MS), None);
         std::fs::write(&here.file, &GOLDEN_V1[..100]).unwrap();
         assert_eq!(here.load(NOW_MS), None);

@@ -1,7 +1,8 @@
 //! Proof that what the index says is so: every manifest's body, every body file's owner.
 //!
-//! How it works: [`verify`] walks manifests in id order and looks at each body, hashing as many as asked; then it walks
-//! the body folders and asks of each file who owns it. [`recount`](super::recount) counts everything anew.
+//! How it works: [`verify`] takes manifests in id order, a batch at a time, and looks at the bodies of each batch in the
+//! order of their numbers, which is that of the disk ([`super::integrity_batch`]); then it walks the body folders and
+//! asks of each file who owns it. [`recount`](super::recount) counts everything anew.
 //!
 //! Invariants: nothing is changed, so all of it runs on a store opened for reading, on a full volume and beside a
 //! writer. Lists are bounded, counts are not. One bad row or file never ends the walk.
@@ -18,10 +19,11 @@ use std::sync::atomic::Ordering;
 use super::body_files::{body_path, is_marked, parse_body_name, parse_extent_name};
 use super::error::StoreError;
 use super::facade::{OpenBody, Store};
+use super::integrity_batch::{Batch, Item, Place, split_window};
 use super::keys::{Table, key_number};
 use super::open::is_owned;
 use super::reads::{BadBody, hash_file};
-use super::record::{ArtifactKey, BodyPlace, Record};
+use super::record::{ArtifactKey, Record};
 use super::state::Core;
 use crate::core::base::ids::{ArtifactId, BodyNo, Digest};
 
@@ -33,6 +35,13 @@ const SAMPLE_ONE_IN: u8 = 64;
 
 /// Larger bodies are in no sample: reading one would take longer than the rest of the look.
 const SAMPLE_BODY_BYTES_MAX: u64 = 16 << 20;
+
+/// Artifacts of a batch where all bodies are hashed, at some 96 bytes each: of several million small bodies each block of
+/// the index is then read a few times, and not once for each body.
+const BATCH_ROWS_MAX: usize = 1 << 19;
+
+/// The same for a look, which ends by time: each window of it costs at most so many reads.
+const SAMPLE_BATCH_ROWS: usize = 64;
 
 /// Which bodies are hashed; presence and length of all are looked at in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +61,8 @@ pub struct VerifyRequest {
     pub hash: HashBodies,
     /// Only these artifacts; `None` = all.
     pub only: Option<Vec<ArtifactId>>,
-    /// Of all artifacts those with a greater id: where an earlier walk ended.
-    pub after: Option<ArtifactId>,
+    /// Of all artifacts those that an earlier walk did not come to.
+    pub from: WalkPlace,
     /// Whether the body folders are walked, too, once all artifacts were looked at.
     pub folders: bool,
 }
@@ -61,13 +70,22 @@ pub struct VerifyRequest {
 impl VerifyRequest {
     /// Everything there is.
     pub fn all(hash: HashBodies) -> Self {
-        Self { hash, only: None, after: None, folders: true }
+        Self { hash, only: None, from: WalkPlace::default(), folders: true }
     }
 
     /// These artifacts and nothing else.
     pub fn of(hash: HashBodies, only: Vec<ArtifactId>) -> Self {
-        Self { hash, only: Some(only), after: None, folders: false }
+        Self { hash, only: Some(only), from: WalkPlace::default(), folders: false }
     }
+}
+
+/// Where a walk over all artifacts is: what is written meanwhile has a higher body number, so nothing is passed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WalkPlace {
+    /// Artifacts up to this id are done.
+    pub after: Option<ArtifactId>,
+    /// Behind it those up to this id whose bodies have numbers up to this one.
+    pub batch: Option<(ArtifactId, BodyNo)>,
 }
 
 /// How far a verification is.
@@ -79,8 +97,8 @@ pub struct VerifyProgress {
     pub artifacts_total: u64,
     /// Bytes hashed.
     pub hashed_bytes: u64,
-    /// The artifact looked at last.
-    pub last: Option<ArtifactId>,
+    /// Where to go on after an interruption.
+    pub place: WalkPlace,
 }
 
 /// An artifact whose body is not what its manifest says.
@@ -135,7 +153,7 @@ pub struct IntegrityReport {
     pub stopped: bool,
 }
 
-/// Looks at every artifact asked for. `progress` is called after each and may stop the walk.
+/// Looks at every artifact asked for. `progress` is called every few artifacts and may stop the walk.
 ///
 /// # Errors
 /// If the index cannot be read; what is wrong with single artifacts is in the report.
@@ -158,10 +176,10 @@ pub fn verify_noting(
 ) -> Result<IntegrityReport, StoreError> {
     let core = store.core();
     let report = IntegrityReport { bodies_marked: is_marked(&core.options.layout), ..IntegrityReport::default() };
-    let mut walk = Verification { core, hash: request.hash, report, progress };
+    let mut walk = Verification { core, hash: request.hash, report, place: request.from, progress };
     let flow = match &request.only {
         Some(ids) => walk.listed(ids)?,
-        None => match walk.all(request.after)? {
+        None => match walk.all()? {
             ControlFlow::Continue(()) if request.folders => walk.body_folders()?,
             ended => ended,
         },
@@ -182,7 +200,8 @@ pub fn unreferenced(
     let core = store.core();
     let report = IntegrityReport { bodies_marked: is_marked(&core.options.layout), ..IntegrityReport::default() };
     let mut progress = |at, _: &IntegrityReport| progress(at);
-    let mut walk = Verification { core, hash: HashBodies::None, report, progress: &mut progress };
+    let place = WalkPlace::default();
+    let mut walk = Verification { core, hash: HashBodies::None, report, place, progress: &mut progress };
     walk.report.stopped = walk.body_folders()?.is_break();
     Ok(walk.report)
 }
@@ -191,138 +210,141 @@ struct Verification<'a> {
     core: &'a Core,
     hash: HashBodies,
     report: IntegrityReport,
+    place: WalkPlace,
     progress: &'a mut dyn FnMut(VerifyProgress, &IntegrityReport) -> ControlFlow<()>,
 }
 
 impl Verification<'_> {
-    fn all(&mut self, after: Option<ArtifactId>) -> Result<ControlFlow<()>, StoreError> {
-        let core = self.core;
-        let from = after.map(|id| [id.as_bytes().as_slice(), &[0]].concat()).unwrap_or_default();
-        for row in core.index.view().rows(Table::Manifests, &from, None)? {
-            let (key, value) = row?;
-            let record = Record::from_bytes(&value).ok();
-            let flow = match (ArtifactId::from_slice(&key), record) {
-                (Some(id), Some(record)) => self.one(id, &record)?,
-                _ => {
-                    self.report.corrupt_rows += 1;
-                    ControlFlow::Continue(())
-                }
-            };
-            if flow.is_break() {
-                return Ok(flow);
+    fn all(&mut self) -> Result<ControlFlow<()>, StoreError> {
+        let rows_max = if self.hash == HashBodies::All { BATCH_ROWS_MAX } else { SAMPLE_BATCH_ROWS };
+        let view = self.core.index.view();
+        loop {
+            let batch = Batch::gather(&view, self.place, rows_max)?;
+            self.report.corrupt_rows += batch.corrupt_rows;
+            if self.bodies(&batch.items, Some(batch.through))?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
+            if batch.is_last() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.place = WalkPlace { after: Some(batch.through), batch: None };
         }
-        Ok(ControlFlow::Continue(()))
     }
 
     fn listed(&mut self, ids: &[ArtifactId]) -> Result<ControlFlow<()>, StoreError> {
+        let mut items = Vec::with_capacity(ids.len());
         for id in ids {
-            let flow = match self.core.manifest(id) {
-                Ok(Some(record)) => self.one(*id, &record)?,
-                Ok(None) => ControlFlow::Continue(()),
-                Err(StoreError::CorruptRow { .. }) => {
-                    self.report.corrupt_rows += 1;
-                    ControlFlow::Continue(())
-                }
+            match self.core.manifest(id) {
+                Ok(record) => items.extend(record.map(|record| Item::of(*id, &record))),
+                Err(StoreError::CorruptRow { .. }) => self.report.corrupt_rows += 1,
                 Err(error) => return Err(error),
-            };
-            if flow.is_break() {
-                return Ok(flow);
             }
+        }
+        items.sort_unstable_by_key(|item| item.body_no);
+        self.bodies(&items, None)
+    }
+
+    /// Looks at bodies in the order of their numbers; `through` is the last id of their range.
+    fn bodies(&mut self, items: &[Item], through: Option<ArtifactId>) -> Result<ControlFlow<()>, StoreError> {
+        let (mut window, mut rest) = split_window(items);
+        while let Some(last) = window.last() {
+            self.window(window)?;
+            self.place.batch = through.map(|through| (through, last.body_no));
+            if self.advanced().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            (window, rest) = split_window(rest);
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn one(&mut self, id: ArtifactId, record: &Record) -> Result<ControlFlow<()>, StoreError> {
-        self.report.artifacts += 1;
-        match self.look(&id, record) {
-            Ok(None) => {}
-            Ok(Some(bad)) => self.note_bad(id, record, bad),
-            Err(StoreError::Io { action, path, source }) => {
-                self.report.unreadable_total += 1;
-                let text = format!("failed to {action} {}: {source}", path.display());
-                push_bounded(&mut self.report.unreadable, text);
+    fn window(&mut self, window: &[Item]) -> Result<(), StoreError> {
+        let mut inline = self.core.look_at_inline(window)?.into_iter();
+        for item in window {
+            self.report.artifacts += 1;
+            let looked = match item.place {
+                Place::File => self.look_at_file(item),
+                Place::Nowhere => Ok(Some(BadBody::Missing)),
+                Place::Inline => {
+                    self.count_hashed(item);
+                    Ok(inline.next().flatten())
+                }
+            };
+            match looked {
+                Ok(None) => {}
+                Ok(Some(bad)) => self.note_bad(item, &bad)?,
+                Err(StoreError::Io { action, path, source }) => {
+                    self.report.unreadable_total += 1;
+                    let text = format!("failed to {action} {}: {source}", path.display());
+                    push_bounded(&mut self.report.unreadable, text);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
-        Ok(self.advanced(Some(id)))
+        Ok(())
     }
 
-    fn advanced(&mut self, last: Option<ArtifactId>) -> ControlFlow<()> {
+    fn advanced(&mut self) -> ControlFlow<()> {
         let at = VerifyProgress {
             artifacts: self.report.artifacts,
             artifacts_total: self.core.artifacts.load(Ordering::Acquire),
             hashed_bytes: self.report.hashed_bytes,
-            last,
+            place: self.place,
         };
         (self.progress)(at, &self.report)
     }
 
-    fn look(&mut self, id: &ArtifactId, record: &Record) -> Result<Option<BadBody>, StoreError> {
-        match record.body {
-            Some(BodyPlace::File(body_no)) => self.look_at_file(id, record, body_no),
-            // A body inside the index is read and hashed in any case.
-            _ => {
-                self.count_hashed(record);
-                Ok(self.core.try_open_body(record)?.err())
-            }
-        }
-    }
-
-    fn look_at_file(
-        &mut self,
-        id: &ArtifactId,
-        record: &Record,
-        body_no: BodyNo,
-    ) -> Result<Option<BadBody>, StoreError> {
-        let path = body_path(&self.core.options.layout, body_no);
+    fn look_at_file(&mut self, item: &Item) -> Result<Option<BadBody>, StoreError> {
+        let path = body_path(&self.core.options.layout, item.body_no);
         let length = match std::fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(BadBody::Missing)),
             Err(source) => return Err(StoreError::Io { action: "measure", path, source }),
         };
-        if length < record.stored_size {
+        if length < item.stored_size {
             return Ok(Some(BadBody::Short { bytes: length }));
         }
-        if !self.is_hashed(id, record.size) {
+        if !self.is_hashed(item) {
             return Ok(None);
         }
-        self.count_hashed(record);
-        let hashed = std::fs::File::open(&path).and_then(|file| hash_file(&file, record.size));
+        self.count_hashed(item);
+        let hashed = std::fs::File::open(&path).and_then(|file| hash_file(&file, item.size));
         let actual = hashed.map_err(|source| StoreError::Io { action: "read", path, source })?;
-        Ok((actual != record.digest).then_some(BadBody::Corrupt { actual }))
+        Ok((actual != item.digest).then_some(BadBody::Corrupt { actual }))
     }
 
-    fn is_hashed(&self, id: &ArtifactId, size: u64) -> bool {
+    fn is_hashed(&self, item: &Item) -> bool {
         match self.hash {
             HashBodies::None => false,
             HashBodies::Sample => {
-                size <= SAMPLE_BODY_BYTES_MAX && id.as_bytes().last().is_some_and(|byte| byte % SAMPLE_ONE_IN == 0)
+                let last = item.id.as_bytes().last();
+                item.size <= SAMPLE_BODY_BYTES_MAX && last.is_some_and(|byte| byte % SAMPLE_ONE_IN == 0)
             }
             HashBodies::All => true,
         }
     }
 
-    fn count_hashed(&mut self, record: &Record) {
+    fn count_hashed(&mut self, item: &Item) {
         self.report.hashed += 1;
-        self.report.hashed_bytes += record.size;
+        self.report.hashed_bytes += item.size;
     }
 
-    fn note_bad(&mut self, id: ArtifactId, record: &Record, bad: BadBody) {
-        let path = match record.body {
-            Some(BodyPlace::File(body_no)) => Some(body_path(&self.core.options.layout, body_no)),
-            _ => None,
+    fn note_bad(&mut self, item: &Item, bad: &BadBody) -> Result<(), StoreError> {
+        let actual = if let BadBody::Corrupt { actual } = bad { Some(*actual) } else { None };
+        let (total, list) = match actual {
+            Some(_) => (&mut self.report.corrupt_total, &mut self.report.corrupt),
+            None => (&mut self.report.missing_total, &mut self.report.missing),
         };
-        let actual = if let BadBody::Corrupt { actual } = bad { Some(actual) } else { None };
-        let reason = bad.to_string();
-        let artifact = BadArtifact { id, name: record.name.clone(), path, expected: record.digest, actual, reason };
-        if actual.is_some() {
-            self.report.corrupt_total += 1;
-            push_bounded(&mut self.report.corrupt, artifact);
-        } else {
-            self.report.missing_total += 1;
-            push_bounded(&mut self.report.missing, artifact);
+        *total += 1;
+        if list.len() >= DETAILS_MAX {
+            return Ok(());
         }
+        // Only what is told needs its name, and what has gone since needs none.
+        let Some(record) = self.core.manifest(&item.id)? else { return Ok(()) };
+        let path = (item.place == Place::File).then(|| body_path(&self.core.options.layout, item.body_no));
+        let (id, name, expected, reason) = (item.id, record.name, item.digest, bad.to_string());
+        list.push(BadArtifact { id, name, path, expected, actual, reason });
+        Ok(())
     }
 
     /// Files that nobody owns. Numbers above the newest owned one may be on their way in.
@@ -357,7 +379,7 @@ impl Verification<'_> {
                 self.report.unreferenced_bytes += file.metadata().map_or(0, |metadata| metadata.len());
                 push_bounded(&mut self.report.unreferenced, file.path());
             }
-            if self.advanced(None).is_break() {
+            if self.advanced().is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

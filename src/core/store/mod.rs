@@ -52,6 +52,7 @@ mod feed_rows;
 mod group;
 mod holdings;
 mod index;
+mod integrity_batch;
 mod keys;
 mod late_sync;
 mod lost_deletes;
@@ -88,6 +89,9 @@ mod wanted_tests;
 
 #[cfg(test)]
 mod corrupt_tests;
+
+#[cfg(test)]
+mod integrity_tests;
 
 #[cfg(test)]
 mod rebuild_tests;

@@ -19,6 +19,7 @@ use super::committer::Operation;
 use super::error::StoreError;
 use super::evaluate::number_of;
 use super::facade::{FileBody, OpenBody, Wants};
+use super::integrity_batch::judge_inline;
 use super::keys::{Table, number_key};
 use super::open::Writer;
 use super::record::{BodyPlace, Record};
@@ -139,10 +140,9 @@ impl Core {
             Err(StoreError::CorruptRow { reason, .. }) => return Ok(Err(BadBody::Unreadable { reason })),
             Err(error) => return Err(error),
         };
-        Ok(match Digest::of(&bytes) {
-            actual if actual == record.digest => Ok(OpenBody::Inline(Bytes::copy_from_slice(&bytes))),
-            _ if (bytes.len() as u64) < record.size => Err(BadBody::Short { bytes: bytes.len() as u64 }),
-            actual => Err(BadBody::Corrupt { actual }),
+        Ok(match judge_inline(&bytes, record.digest, record.size) {
+            None => Ok(OpenBody::Inline(Bytes::copy_from_slice(&bytes))),
+            Some(bad) => Err(bad),
         })
     }
 
@@ -203,7 +203,7 @@ impl Core {
 /// The digest of the first bytes of a file.
 pub(crate) fn hash_file(file: &File, length: u64) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0_u8; HASH_CHUNK_BYTES];
+    let mut chunk = vec![0_u8; usize::try_from(length).unwrap_or(HASH_CHUNK_BYTES).min(HASH_CHUNK_BYTES)];
     let mut offset = 0;
     while offset < length {
         let want = usize::try_from(length - offset).unwrap_or(HASH_CHUNK_BYTES).min(HASH_CHUNK_BYTES);

@@ -20,7 +20,7 @@ use crate::core::doctor::verify_position::Place;
 use crate::core::store::Store;
 use crate::core::store::integrity::{self, BadArtifact, HashBodies, IntegrityReport, VerifyProgress, VerifyRequest};
 
-/// A walk beats with each artifact; one body may be gigabytes on a slow disk.
+/// A walk beats every few artifacts; one body may be gigabytes on a slow disk.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks at a body without a manifest beside a writer; a group commit takes milliseconds.
 const ARRIVAL_PAUSE: Duration = Duration::from_secs(1);
@@ -333,7 +333,7 @@ fn whole(context: &Context, store: &Store, pulse: &Pulse) -> Result<IntegrityRep
     let place = place.map(|(folder, layout)| Place::new(folder, layout.data_dir(), store.stats().store_id));
     let now_ms = || context.world.clock.now_ms();
     let earlier = place.as_ref().and_then(|place| place.load(now_ms())).unwrap_or_default();
-    let request = VerifyRequest { folders: false, after: earlier.after, ..VerifyRequest::all(HashBodies::All) };
+    let request = VerifyRequest { folders: false, from: earlier.place(), ..VerifyRequest::all(HashBodies::All) };
     let mut saved = Instant::now();
     let mut report = integrity::verify_noting(store, &request, &mut |progress, found| {
         pulse.beat();
