@@ -18,6 +18,9 @@ use crate::core::doctor::report::{Report, Summary};
 /// Columns of the screens in a bundle: whoever reads them has a terminal of an unknown width.
 const SCREEN_COLUMNS: usize = 100;
 
+/// Lines of the node's log on the screen: what happened last, below findings that are to be read first.
+const LOG_LINES_SHOWN: usize = 20;
+
 /// Writes the bundle; the file must not exist, and must not lie in the data dir, in which nothing is changed.
 pub(super) fn make(
     path: &Path,
@@ -107,7 +110,23 @@ pub(super) fn show(path: &Path, args: &DoctorArgs, context: &mut Context) -> Res
     context.printer.talk(&format!("from a bundle of {}, made on {} by kura {}", head.made_at, head.host, head.version));
     context.printer.talk(&format!("also in it: {}", head.files.join(" ")));
     context.answer(&text)?;
+    if args.output == DoctorOutput::Table {
+        let lines = bundle.text(bundle::NODE_LOG).map(|log| end_of_log(&log, path)).unwrap_or_default();
+        context.answer(&lines)?;
+    }
     Ok(exit_of(summary.conclusion(fail_on(args.fail_on))))
+}
+
+/// The last lines of the node's log, and how to read all of them; nothing where there are none.
+fn end_of_log(log: &str, path: &Path) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let shown = lines.get(lines.len().saturating_sub(LOG_LINES_SHOWN)..).unwrap_or_default();
+    let all = format!("tar -xOf {} {}", path.display(), bundle::NODE_LOG);
+    let head = format!("\nlog of the node, the last {} of {} lines; all of them: {all}\n", shown.len(), lines.len());
+    shown.iter().fold(head, |text, line| text + "  " + line + "\n")
 }
 
 fn summary(report: &Value) -> Summary {

@@ -113,7 +113,7 @@ fn start_logging(resolved: &Resolved, command: &Command, printer: &mut Printer) 
         settings.filter = "warn".to_owned();
     }
     let already = |error| CommandError::new(ExitCode::Unexpected, "cannot start logging").caused_by(error);
-    logging::start(&settings, printer.color_stderr).map_err(already)?;
+    logging::start(&settings, printer.color_stderr, command.is_server()).map_err(already)?;
     for setting in &resolved.settings {
         let (value, source) = (setting.value.as_deref().unwrap_or_default(), setting.source.name(setting.key));
         tracing::debug!(key = setting.key, value, source, "setting_resolved");

@@ -36,6 +36,9 @@ fn a_bundle_beside_a_node_has_everything_but_secrets_and_reads_back() {
     assert_eq!(port["source"], "KURA_PORT");
     assert!(std::fs::read_to_string(root.path().join("metrics.txt")).unwrap().contains("# HELP "));
     assert_eq!(json("bundle.json")["absent"].as_array().unwrap().len(), 0);
+    let log = std::fs::read_to_string(root.path().join("logs/node.log")).unwrap();
+    assert!(log.lines().all(|line| node.log().contains(line)), "{log}");
+    assert!(log.contains("startup_step") && log.contains("store_opened"), "{log}");
     let read = |output: &str| {
         let all = ["doctor", "--from-bundle", file.to_str().unwrap(), "--output", output];
         let output = kura(&root.path().join("elsewhere"), &all).output().unwrap();
@@ -43,7 +46,11 @@ fn a_bundle_beside_a_node_has_everything_but_secrets_and_reads_back() {
     };
     let (code, again) = read("json");
     assert_eq!((code, again.as_bytes()), (Some(0), made.stdout.as_slice()));
-    assert!(read("table").1.contains("kura doctor · "));
+    let screen = read("table").1;
+    assert!(screen.contains("kura doctor · "), "{screen}");
+    let (_, end) = screen.split_once("log of the node, the last ").expect("the end of the log");
+    assert!(end.lines().nth(1).is_some_and(|line| line.starts_with("  ")) && end.contains("startup_step"), "{screen}");
+    assert!(!read("short").1.contains("log of the node"));
     assert_no_secrets(&std::fs::read(&file).unwrap());
 }
 

@@ -1,6 +1,6 @@
 //! What somebody else needs to understand a node: gathered into one archive, and read back.
 //!
-//! How it works: [`gather`] takes what the running node says (status, metrics, probes) and small files of the data dir
+//! How it works: [`gather`] takes what the running node says (status, metrics, probes, its last log lines) and small files of the data dir
 //! (run record, identity, the end of the index's own log). The caller adds the report and the settings, and
 //! [`write`] takes the secrets out of everything and makes the archive.
 //!
@@ -10,12 +10,12 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Vantage};
-use super::live::ANSWER_TIMEOUT;
+use super::live::{ANSWER_TIMEOUT, ask_for_log};
 use super::redaction::Secrets;
 use super::run::rfc3339;
 use crate::core::base::tar::{TarWriter, read_all};
@@ -29,6 +29,9 @@ const BUNDLE_BYTES_MAX: usize = 256 << 20;
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// Of each log its end.
 const LOG_BYTES_MAX: u64 = 256 << 10;
+
+/// The last lines that the node logged.
+pub const NODE_LOG: &str = "logs/node.log";
 
 /// `bundle.json`: what the archive is, and what is not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +85,10 @@ pub fn gather(context: &Context) -> Parts {
                 let asked = address.ok_or_else(|| io::Error::other("the node has no public address yet"));
                 parts.try_add(name, asked.and_then(|address| asked_over_http(address, path)));
             }
+            let socket = context.layout.as_ref().map(|layout| layout.control_socket());
+            parts.try_add(NODE_LOG, socket.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(node_log));
         }
-        Vantage::Offline(reason) => parts.absent.push(format!("status.json, metrics.txt: {reason}")),
+        Vantage::Offline(reason) => parts.absent.push(format!("status.json, metrics.txt, {NODE_LOG}: {reason}")),
     }
     let Some(layout) = &context.layout else { return parts };
     for (name, path) in [
@@ -148,6 +153,17 @@ impl Bundle {
         let (_, content) = self.files.iter().find(|(known, _)| known == name)?;
         Some(String::from_utf8_lossy(content).into_owned())
     }
+}
+
+/// What the running node kept of its log, a line each.
+fn node_log(socket: PathBuf) -> io::Result<String> {
+    let log = ask_for_log(&socket).map_err(io::Error::other)?;
+    let mut text = String::new();
+    if log.dropped > 0 {
+        text = format!("({} older lines are not kept)\n", log.dropped);
+    }
+    log.lines.iter().for_each(|line| text.extend([line, "\n"]));
+    Ok(text)
 }
 
 /// A GET over HTTP/1.0, whose answer ends with the connection. An address that is bound to all is asked on loopback.

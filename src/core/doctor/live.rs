@@ -1,6 +1,6 @@
 //! Asking a running node: what it says of itself on its control socket, and how to ask.
 //!
-//! How it works: `GET /v1/status` over the Unix socket in the data dir. The socket is reached through the data dir's
+//! How it works: `GET /v1/status`, or `/v1/logs`, over the Unix socket in the data dir. The socket is reached through the data dir's
 //! open handle under `/proc/self/fd`, because a socket's path may have no more than 107 bytes and a data dir's may.
 //!
 //! Invariants: the answer's fields are only added to, and each is optional to the reader, so that any two versions
@@ -18,12 +18,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::data_dir::capacity::{Bound, Stage};
+use crate::core::telemetry::recent::{self, RecentLog};
 
 /// The answer's schema; a later, incompatible one gets another path.
 pub const CONTROL_SCHEMA: &str = "kura.control/v1";
 
 /// The path of the status.
 pub const STATUS_PATH: &str = "/v1/status";
+
+/// The path of the last log lines.
+pub const LOGS_PATH: &str = "/v1/logs";
 
 /// How long a running node may take for each piece of its answer. It answers from memory; more means it is stuck.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -243,16 +247,32 @@ pub enum Silence {
 
 /// Asks the node that listens on this socket.
 pub fn ask(socket: &Path) -> Result<ControlStatus, Silence> {
-    let unreachable = |source| Silence::Unreachable { path: socket.to_owned(), source };
+    let status: ControlStatus = asked(socket, STATUS_PATH)?;
+    checked(socket, &status.schema, CONTROL_SCHEMA)?;
+    Ok(status)
+}
+
+/// Asks it for its last log lines.
+pub fn ask_for_log(socket: &Path) -> Result<RecentLog, Silence> {
+    let log: RecentLog = asked(socket, LOGS_PATH)?;
+    checked(socket, &log.schema, recent::SCHEMA)?;
+    Ok(log)
+}
+
+fn asked<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Silence> {
     let unusable = |reason: String| Silence::Unusable { path: socket.to_owned(), reason };
-    let mut stream = connect(socket).map_err(unreachable)?;
-    let answer = exchange(&mut stream).map_err(|error| unusable(error.to_string()))?;
+    let connected = connect(socket);
+    let mut stream = connected.map_err(|source| Silence::Unreachable { path: socket.to_owned(), source })?;
+    let answer = exchange(&mut stream, path).map_err(|error| unusable(error.to_string()))?;
     let body = body_of(&answer).map_err(unusable)?;
-    let status: ControlStatus = serde_json::from_slice(body).map_err(|error| unusable(error.to_string()))?;
-    if status.schema == CONTROL_SCHEMA {
-        return Ok(status);
+    serde_json::from_slice(body).map_err(|error| unusable(error.to_string()))
+}
+
+fn checked(socket: &Path, schema: &str, ours: &str) -> Result<(), Silence> {
+    if schema == ours {
+        return Ok(());
     }
-    Err(unusable(format!("it speaks {:?}, this is {CONTROL_SCHEMA:?}", status.schema)))
+    Err(Silence::Unusable { path: socket.to_owned(), reason: format!("it speaks {schema:?}, this is {ours:?}") })
 }
 
 /// Calls `with` with a path to a name in a folder that is short enough for a socket address, however long the
@@ -271,8 +291,8 @@ fn connect(socket: &Path) -> std::io::Result<UnixStream> {
 }
 
 /// HTTP/1.0, so that the answer is plain and ends with the connection.
-fn exchange(stream: &mut UnixStream) -> std::io::Result<Vec<u8>> {
-    stream.write_all(format!("GET {STATUS_PATH} HTTP/1.0\r\nHost: kura\r\n\r\n").as_bytes())?;
+fn exchange(stream: &mut UnixStream, path: &str) -> std::io::Result<Vec<u8>> {
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: kura\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(answer)

@@ -1,10 +1,11 @@
-//! The control socket: a running node answers `GET /v1/status` on a Unix socket in its data dir, for `kura doctor`.
+//! The control socket: a running node answers `GET /v1/status` and `GET /v1/logs` on a Unix socket in its data dir, for
+//! `kura doctor`.
 //!
 //! How it works: the socket is made with mode 0600 (its inode takes the mode of the unbound socket), through the data
 //! dir's open handle, so that the length of the data dir's path does not matter. A dead one of an earlier process is
 //! removed first: whoever calls this holds the data-dir lock. Answers come from memory only.
 //!
-//! Invariants: nothing can be changed through it. At most [`CONNECTIONS_MAX`] connections, each bounded in time.
+//! Invariants: nothing can be changed through it. No user part of a URL leaves with the log's lines. At most [`CONNECTIONS_MAX`] connections, each bounded in time.
 //!
 //! Failure: a node serves without its control socket; why there is none is logged once, and the doctor then looks at
 //! files only. kill -9 leaves a dead socket, on which nobody answers.
@@ -33,11 +34,14 @@ use super::space_keeper;
 use super::startup_status::StepReport;
 use crate::core::base::ids::StoreId;
 use crate::core::doctor::live::{
-    CONTROL_SCHEMA, ControlStatus, InboundStatus, PeerStatus, ReadinessStatus, STATUS_PATH, StagingStatus, StepStatus,
-    StoreStatus, with_short_path,
+    CONTROL_SCHEMA, ControlStatus, InboundStatus, LOGS_PATH, PeerStatus, ReadinessStatus, STATUS_PATH, StagingStatus,
+    StepStatus, StoreStatus, with_short_path,
 };
+use crate::core::doctor::redaction::Secrets;
 use crate::core::mesh::readiness::PeerProgress;
 use crate::core::store::Store;
+use crate::core::telemetry::logging::recent;
+use crate::core::telemetry::recent::RecentLog;
 
 /// Connections at a time; one doctor needs one.
 const CONNECTIONS_MAX: usize = 8;
@@ -128,20 +132,29 @@ async fn answer(node: Arc<NodeContext>, stream: UnixStream) {
 }
 
 fn respond(node: &NodeContext, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, body) = if request.uri().path() != STATUS_PATH {
-        (StatusCode::NOT_FOUND, message("there is only GET /v1/status here"))
-    } else if request.method() != Method::GET {
-        (StatusCode::METHOD_NOT_ALLOWED, message("nothing can be changed here"))
-    } else {
-        match serde_json::to_vec(&status_of(node)) {
-            Ok(body) => (StatusCode::OK, body),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, message(&error.to_string())),
-        }
+    let answer = match request.uri().path() {
+        _ if request.method() != Method::GET => Err((StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here")),
+        STATUS_PATH => Ok(serde_json::to_vec(&status_of(node))),
+        LOGS_PATH => Ok(serde_json::to_vec(&recent_log())),
+        _ => Err((StatusCode::NOT_FOUND, "there are only GET /v1/status and GET /v1/logs here")),
+    };
+    let (status, body) = match answer {
+        Ok(Ok(body)) => (StatusCode::OK, body),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, message(&error.to_string())),
+        Err((status, why)) => (status, message(why)),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
+}
+
+/// The last log lines, without what may be a password.
+fn recent_log() -> RecentLog {
+    let mut log = recent().lines();
+    let secrets = Secrets::default();
+    log.lines.iter_mut().for_each(|line| *line = secrets.cleaned(line));
+    log
 }
 
 fn message(text: &str) -> Vec<u8> {

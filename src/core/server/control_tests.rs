@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::core::data_dir::layout::Layout;
-use crate::core::doctor::live::{Silence, ask};
+use crate::core::doctor::live::{Silence, ask, ask_for_log};
 use crate::core::doctor::test_support::config;
 use crate::core::server::node::Seams;
 use crate::core::server::startup_status::StartupStatus;
@@ -72,7 +72,21 @@ async fn a_dead_socket_is_replaced_and_anything_else_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_the_status_is_there_and_callers_that_hang_do_not_block_it() {
+async fn the_last_log_lines_are_there_without_what_may_be_a_password() {
+    let root = tempfile::tempdir().unwrap();
+    let node = node(root.path());
+    let path = node.layout.control_socket();
+    let serving = tokio::spawn(serve_control(Arc::clone(&node)));
+    answered(&path).await;
+    recent().push(b"peer_unreachable peer=http://me:hunter2@a:7443 tries=3\n");
+    let log = tokio::task::spawn_blocking(move || ask_for_log(&path)).await.unwrap().unwrap();
+    assert_eq!(log.lines.last().unwrap(), "peer_unreachable peer=http://…@a:7443 tries=3");
+    node.shutdown.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_the_status_and_the_log_is_there_and_callers_that_hang_do_not_block_it() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let root = tempfile::tempdir().unwrap();
     let node = node(root.path());
@@ -80,7 +94,9 @@ async fn nothing_but_the_status_is_there_and_callers_that_hang_do_not_block_it()
     let serving = tokio::spawn(serve_control(Arc::clone(&node)));
     answered(&path).await;
     let _hanging = UnixStream::connect(&path).await.unwrap();
-    for (request, code) in [("GET /", "404"), ("POST /v1/status", "405"), ("GET /v2/status", "404")] {
+    for (request, code) in
+        [("GET /", "404"), ("POST /v1/status", "405"), ("DELETE /v1/logs", "405"), ("GET /v2/status", "404")]
+    {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(format!("{request} HTTP/1.1\r\nhost: kura\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();

@@ -1,13 +1,27 @@
 //! Logs: one subscriber per process, on stderr only.
 //!
 //! How it works: text for people (colours only where the caller found a terminal), or JSON, one object a line, for
-//! pods. A filter is a level or the list of `target=level` that tracing-subscriber reads.
+//! pods. A filter is a level or the list of `target=level` that tracing-subscriber reads. A server's last lines are also
+//! kept in memory ([`super::recent`]).
 //!
 //! Invariant: nothing is ever logged to a file: on a full volume a log line must not be what fails.
 
+use std::io::{Stderr, stderr};
+
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::recent::{Copied, LogRing};
+
+/// The last lines of this process: like the subscriber there is one.
+static RECENT: LogRing = LogRing::new();
+
+/// The last lines of this process, if it keeps them.
+pub fn recent() -> &'static LogRing {
+    &RECENT
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,19 +69,51 @@ impl LogSettings {
     }
 }
 
-/// Starts logging for this process; a second call is an error and changes nothing.
-pub fn start(settings: &LogSettings, colored: bool) -> Result<(), TryInitError> {
+/// Where lines go.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    are_kept: bool,
+}
+
+/// A line on its way.
+#[derive(Debug)]
+enum Line {
+    Plain(Stderr),
+    Kept(Copied<'static, Stderr>),
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        if self.are_kept { Line::Kept(Copied { ring: &RECENT, inner: stderr() }) } else { Line::Plain(stderr()) }
+    }
+}
+
+impl std::io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stderr) => stderr.write(bytes),
+            Self::Kept(copied) => copied.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stderr) => stderr.flush(),
+            Self::Kept(copied) => copied.flush(),
+        }
+    }
+}
+
+/// Starts logging for this process; a second call is an error and changes nothing. `are_kept`: for [`recent`].
+pub fn start(settings: &LogSettings, colored: bool, are_kept: bool) -> Result<(), TryInitError> {
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines { are_kept });
     match settings.format {
-        LogFormat::Text => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colored);
-            registry.with(lines).try_init()
-        }
-        LogFormat::Json => {
-            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
-            registry.with(lines).try_init()
-        }
+        LogFormat::Text => registry.with(lines.with_ansi(colored)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     }
 }
 
