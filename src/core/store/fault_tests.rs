@@ -175,6 +175,22 @@ fn without_room_puts_are_refused_and_deletes_are_not() {
     assert_eq!(recount(&store).unwrap().mismatches, Vec::<String>::new());
 }
 
+/// An inline body is written into the log and then into a table.
+#[test]
+fn of_a_group_only_what_has_room_is_taken() {
+    let (bench, disk) = faulty();
+    let store = bench.open();
+    let kept = store.core().sizes.put_reserve_bytes / 2;
+    let space = RealDisk.space(bench.root.path()).unwrap();
+    disk.set_space(Some(VolumeSpace { available_bytes: kept + 30_000, ..space }));
+    let is_taken = |length: usize| match store.submit(local("ios", "a", &vec![1; length])).wait() {
+        Ok(_) => true,
+        Err(StoreError::StorageFull { .. }) => false,
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!((is_taken(20_000), is_taken(14_000)), (false, true));
+}
+
 #[test]
 fn a_body_file_without_a_manifest_is_removed_after_an_unclean_stop() {
     let bench = Bench::new();

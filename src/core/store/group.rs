@@ -208,10 +208,14 @@ impl Groups {
     /// would fail the ballast goes.
     fn refuse_for_space(&self, group: Vec<Pending>) -> Vec<Pending> {
         let measured = self.core.room.ensure();
-        if measured.as_ref().is_ok_and(|space| self.core.room.has_room_for_puts(space)) {
-            return group;
-        }
-        let (refused, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(Pending::is_put);
+        let mut left = measured.as_ref().ok().and_then(|space| self.core.room.for_puts(space));
+        let (kept, refused): (Vec<_>, Vec<_>) = group.into_iter().partition(|pending| {
+            // An inline body goes into the log and, some time later, into a table.
+            let needed = (pending.inline_bytes() as u64).saturating_mul(2);
+            let rest = left.and_then(|left| left.checked_sub(needed));
+            left = if pending.is_put() { rest.or(left) } else { left };
+            !pending.is_put() || rest.is_some()
+        });
         for pending in refused {
             let error = match &measured {
                 Ok(_) => self.core.storage_full(),

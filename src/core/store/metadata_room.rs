@@ -56,10 +56,16 @@ impl MetadataRoom {
         }
     }
 
-    /// Whether a body may be committed on a volume with this much free.
-    pub(crate) fn has_room_for_puts(&self, space: &VolumeSpace) -> bool {
-        let kept = self.sizes.put_reserve_bytes.saturating_add(self.owed_bytes.load(Ordering::Acquire));
-        space.available_bytes >= kept
+    /// Bytes that a group of puts may write on a volume with this much free; `None` = not even a row.
+    ///
+    /// New bodies are let in only above the whole reserve. Those that were before may go down to half of it while the
+    /// ballast is in place: a flush of the index takes as much for moments, and gives it back.
+    pub(crate) fn for_puts(&self, space: &VolumeSpace) -> Option<u64> {
+        let kept = match self.owed_bytes.load(Ordering::Acquire) {
+            0 => self.sizes.put_reserve_bytes / 2,
+            owed => self.sizes.put_reserve_bytes.saturating_add(owed),
+        };
+        space.available_bytes.checked_sub(kept)
     }
 
     /// What of the ballast is not in place.
@@ -87,13 +93,15 @@ mod tests {
         ballast.restore(4 * MIB).unwrap();
         disk.set_space(Some(free(sizes.put_reserve_bytes / 4)));
         room.ensure().unwrap();
-        assert!(ballast.bytes() > 0 && room.has_room_for_puts(&free(sizes.put_reserve_bytes)));
+        let half = sizes.put_reserve_bytes / 2;
+        assert_eq!((room.for_puts(&free(half + 5)), room.for_puts(&free(half - 1))), (Some(5), None));
+        assert!(ballast.bytes() > 0);
         disk.set_space(Some(free(0)));
         room.ensure().unwrap();
         assert_eq!(ballast.bytes(), 0);
-        assert!(!room.has_room_for_puts(&free(sizes.put_reserve_bytes)));
+        assert_eq!(room.for_puts(&free(sizes.put_reserve_bytes)), None);
         room.ensure().unwrap();
         room.set_owed(0);
-        assert!(room.has_room_for_puts(&free(sizes.put_reserve_bytes)));
+        assert!(room.for_puts(&free(sizes.put_reserve_bytes)).is_some());
     }
 }
