@@ -248,6 +248,11 @@ fn artifacts_that_only_one_node_has_are_named_and_quiet_once_they_have_come() {
     network.heal(1);
     let offline = until(&mesh.nodes[1], "PEER_DIVERGED", "warn");
     assert_eq!(offline.report["vantage"], "offline");
+    let commands = &offline.check("PEER_DIVERGED")["remedy"]["commands"];
+    assert_eq!(
+        commands,
+        &serde_json::json!([format!("kura bootstrap --data-dir {}", mesh.nodes[1].data_dir().display())])
+    );
     let evidence = &offline.check("PEER_DIVERGED")["evidence"];
     assert_eq!(
         (&evidence["missing"][0]["missing_on"], &evidence["missing_total"]),

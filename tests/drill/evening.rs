@@ -195,5 +195,6 @@ fn an_evening_of_ten_faults_is_cured_by_the_printed_commands_alone() {
     let table = table(&rows, folder);
     println!("\n{table}");
     assert!(rows.iter().all(|row| row.healed.is_ok()), "\n{table}");
-    assert_eq!(rows.len(), 10);
+    let codes: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.code).collect();
+    assert_eq!((rows.len(), codes.len()), (10, 10), "ten faults, each with a code of its own");
 }

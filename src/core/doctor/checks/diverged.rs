@@ -39,7 +39,8 @@ impl Check for PeerDiverged {
         let tenant_id = &context.config()?.tenant_id;
         // Without a store of its own it does not count as a node that reached them.
         let client = PeerClient::new(Arc::clone(transport), StoreHandle::new(Arc::new(InlineExecutor)), tenant_id);
-        let mut compared = Compared { one: one.name().to_owned(), ..Compared::default() };
+        let is_stopped = matches!(one, Side::Files { .. });
+        let mut compared = Compared { one: one.name().to_owned(), is_stopped, ..Compared::default() };
         let now_ms = context.world.clock.now_ms();
         let (client, first) = (&client, &one);
         let comparisons = others.iter().map(|two| async move {
@@ -106,6 +107,8 @@ fn own_url(address: std::net::SocketAddr) -> String {
 #[derive(Debug, Default)]
 struct Compared {
     one: String,
+    /// Whether `one` is the data dir of a node that does not run.
+    is_stopped: bool,
     pairs: Vec<(String, Difference)>,
     failed: Vec<String>,
 }
@@ -144,13 +147,20 @@ impl Compared {
                     .entries("missing", &lines, total),
             )
             .effect("reads miss where they are not, and a build does the work again; nothing that is there is lost")
-            .remedy(
-                Remedy::text(
-                    "each line says what its node waits for: PEER_ONE_WAY and REPLICATION_STUCK name what is in the \
-                     way; a node that follows its peers closes the rest by itself",
-                )
-                .look(context.command("doctor", &["artifact", artifact])),
-            )
+            .remedy(self.remedy(context, artifact))
+    }
+
+    /// What a stopped node lacks a run fetches; running ones close it by themselves, or something is in the way.
+    fn remedy(&self, context: &Context, artifact: &str) -> Remedy {
+        if self.is_stopped && self.pairs.iter().any(|(_, difference)| !difference.missing_on_one.is_empty()) {
+            return Remedy::text("the node fetches by itself once it runs; or fill its volume before it starts")
+                .change(context.command("bootstrap", &[]));
+        }
+        Remedy::text(
+            "each line says what its node waits for: PEER_ONE_WAY and REPLICATION_STUCK name what is in the way; a node \
+             that follows its peers closes the rest by itself",
+        )
+        .look(context.command("doctor", &["artifact", artifact]))
     }
 
     fn lines(&self, (two, difference): &(String, Difference), now_ms: u64) -> Vec<(Value, String)> {
