@@ -71,14 +71,19 @@ fn a_full_xfs_without_a_lock_file_is_locked_by_its_directory_and_freed() {
 }
 
 #[test]
-fn on_a_full_volume_a_run_record_is_left_out_and_a_stale_one_removed() {
-    for kind in [Kind::Ext4, Kind::Xfs] {
+fn on_a_full_volume_the_run_record_is_overwritten_and_without_one_left_out() {
+    let cases = [(Kind::Ext4, true), (Kind::Ext4, false), (Kind::Xfs, true), (Kind::Xfs, false)];
+    for (kind, has_one) in cases {
         let mount_point = tempfile::tempdir().unwrap();
         let (_volume, layout) = data_dir(kind, mount_point.path());
-        RunRecord::starting(InstanceId([1; 16]), 1).store(&layout, &RealDisk).unwrap();
+        if has_one {
+            RunRecord::starting(InstanceId([1; 16]), 1).store(&layout, &RealDisk).unwrap();
+        }
         fill(layout.tmp_dir());
-        let recorded = RunRecord::starting(InstanceId([2; 16]), 2).store(&layout, &RealDisk).unwrap();
-        assert_eq!((recorded, RunRecord::load(&layout).unwrap()), (Recorded::NoSpace, None), "{kind:?}");
+        let next = RunRecord::starting(InstanceId([2; 16]), 2);
+        let recorded = next.store(&layout, &RealDisk).unwrap();
+        let expected = if has_one { (Recorded::Written, Some(next)) } else { (Recorded::NoSpace, None) };
+        assert_eq!((recorded, RunRecord::load(&layout).unwrap()), expected, "{kind:?}");
     }
 }
 

@@ -15,7 +15,7 @@ use kura::core::base::ids::{ArtifactId, InstanceId, StoreId};
 use kura::core::base::rng::SeededRng;
 use kura::core::config::Durability;
 use kura::core::data_dir::layout::{self, Layout};
-use kura::core::data_dir::lock::DataDirLock;
+use kura::core::data_dir::lock::{DataDirLock, LockError};
 use kura::core::staging::area::{AreaKind, Staging, StagingOptions};
 use kura::core::staging::body_writer::{BodySpec, StagedBody};
 use kura::core::staging::budget::BudgetClass;
@@ -36,6 +36,9 @@ pub const INLINE_MAX_BYTES: u64 = 1000;
 pub const NOW_MS: u64 = 1_750_000_000_000;
 
 const PRODUCER: &str = "gradle";
+
+/// How long the lock of a node that has ended may stay behind.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Namespace and key.
 pub type Name = (&'static str, String);
@@ -146,7 +149,7 @@ impl StepNode {
         assert!(self.open.is_none(), "it runs already");
         let layout = self.layout();
         layout::create_data_dir(&layout, self.disk.as_ref()).context("making the data dir")?;
-        let lock = DataDirLock::try_acquire(&layout, self.clock.now_ms()).context("locking")?;
+        let lock = self.lock(&layout)?;
         layout::ensure_directories(&layout, self.disk.as_ref()).context("making folders")?;
         let executor: Arc<dyn StoreExecutor> = Arc::new(InlineExecutor);
         let options = StagingOptions {
@@ -172,6 +175,18 @@ impl StepNode {
         let uploads = MultipartUploads::new(staging.clone(), options, Arc::clone(&self.clock) as Arc<dyn Clock>);
         self.open = Some(Open { store, handle, staging, uploads, report, lock });
         Ok(())
+    }
+
+    /// Another test that starts a process takes this one's open files along until that process has become another program,
+    /// and with them the lock of a node that has just ended here.
+    fn lock(&self, layout: &Layout) -> Result<DataDirLock> {
+        let began = std::time::Instant::now();
+        loop {
+            match DataDirLock::try_acquire(layout, self.clock.now_ms()) {
+                Err(LockError::Held { .. }) if began.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_WAIT / 1000),
+                locked => return locked.context("locking"),
+            }
+        }
     }
 
     /// Ends as a kill does; what it staged is gone with it.
