@@ -33,7 +33,7 @@ fuzz: tools ## Every parser of what comes from outside under libFuzzer, SECONDS=
 demo: build ## Three nodes, real traffic, leaked staging, kill -9 of all, restart, doctor.
 	scripts/demo.sh
 
-bench: build ## All of docs/performance.md: catch-up beside rsync, bursts, a million artifacts, HTTP beside nginx, thresholds; FOLDER is on the volume to measure.
+bench: build ## All of docs/performance.md: catch-up beside rsync, bursts, a million artifacts, HTTP beside nginx, reclaim beside rm, thresholds; FOLDER is on the volume to measure.
 	$(CARGO) build --quiet --release --example fill_store
 	scripts/bench.sh
 	$(CARGO) run --quiet --release --example inline_threshold -- $${FOLDER:-target} 1500 5

@@ -10,7 +10,6 @@
 //!
 //! Failure: what cannot be looked at is reported by path and the walk goes on.
 
-use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -25,6 +24,7 @@ use rustix::io::Errno;
 
 use super::area::AreaKind;
 use super::partials::{has_partial_name, read_header};
+use super::removal::{self, OpenFolder, Told};
 use crate::core::base::disk::{Disk, VolumeSpace};
 use crate::core::data_dir::layout::Layout;
 
@@ -34,15 +34,24 @@ const DEPTH_MAX: usize = 16;
 /// `st_blocks` counts in this unit whatever the filesystem's own block is.
 const STAT_BLOCK_BYTES: u64 = 512;
 
-/// Names a file in an area of one of the tmp dirs.
+/// Names a folder in one of the tmp dirs: an area, or one below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StagedPath {
+pub struct StagedFolder {
     /// Which of the layout's tmp dirs.
     pub root: usize,
     /// The area.
     pub kind: AreaKind,
-    /// The names below the area; the last is the file's.
+    /// The names below the area.
     pub names: Vec<OsString>,
+}
+
+/// Names a file in an area of one of the tmp dirs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StagedPath {
+    /// Where it lies; shared by all files of a folder.
+    pub folder: Arc<StagedFolder>,
+    /// Its name.
+    pub name: OsString,
 }
 
 /// A staged file as it was found.
@@ -109,8 +118,8 @@ pub trait StagingTree {
         });
     }
 
-    /// Removes one staged file, under its lock if there may be owners.
-    fn remove(&self, path: &StagedPath, ownership: Ownership) -> io::Result<Removal>;
+    /// Removes these files, each under its lock if there may be owners, and tells what became of the file of each number.
+    fn remove_all(&self, paths: &[&StagedPath], ownership: Ownership, told: &mut Told<'_>);
     /// Removes directories in the given areas that are empty and not owned.
     fn remove_empty_folders(&self, kinds: &[AreaKind], ownership: Ownership);
     /// The room of the volume.
@@ -127,22 +136,12 @@ pub struct StagingFolders {
     disk: Arc<dyn Disk>,
     data_dir: PathBuf,
     roots: Vec<PathBuf>,
-    /// The folder of the last removal, open (and locked where there may be owners): most files lie side by side.
-    last_folder: RefCell<Option<OpenFolder>>,
-}
-
-#[derive(Debug)]
-struct OpenFolder {
-    parent: StagedPath,
-    /// The area's folder and those below it; the locks of the upper ones are held as long as the lowest is used.
-    handles: Vec<File>,
 }
 
 /// An open directory during a walk.
 struct Folder<'walk> {
     handle: &'walk File,
-    /// The names below the area.
-    names: Vec<OsString>,
+    place: Arc<StagedFolder>,
 }
 
 struct Walk<'walk> {
@@ -164,7 +163,11 @@ impl StagingFolders {
     /// The areas of a layout; touches nothing.
     pub fn new(layout: &Layout, disk: Arc<dyn Disk>) -> Self {
         let data_dir = layout.data_dir().to_path_buf();
-        Self { disk, data_dir, roots: layout.tmp_dirs(), last_folder: RefCell::new(None) }
+        Self { disk, data_dir, roots: layout.tmp_dirs() }
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
     }
 
     fn area(&self, root: usize, kind: AreaKind) -> PathBuf {
@@ -229,15 +232,14 @@ impl StagingFolders {
         ControlFlow::Continue(())
     }
 
-    /// Opens the folder of a file, from the tmp dir down.
-    fn open_folder(&self, path: &StagedPath, ownership: Ownership) -> io::Result<Option<OpenFolder>> {
-        let parent = parent_of(path);
-        let root = self.roots.get(path.root).ok_or(io::ErrorKind::NotFound)?;
+    /// Opens a folder, from the tmp dir down; `None` if somebody owns it.
+    pub(super) fn open_folder(&self, place: &StagedFolder, ownership: Ownership) -> io::Result<Option<OpenFolder>> {
+        let root = self.roots.get(place.root).ok_or(io::ErrorKind::NotFound)?;
         let Some((root, mount)) = open_root(root)? else { return Err(io::ErrorKind::NotFound.into()) };
         let mut handles = Vec::new();
         let mut above = root;
-        let area = OsString::from(path.kind.name());
-        for (depth, name) in std::iter::once(&area).chain(&parent.names).enumerate() {
+        let area = OsString::from(place.kind.name());
+        for (depth, name) in std::iter::once(&area).chain(&place.names).enumerate() {
             let Opened::Folder(folder) = open_area(&above, name, mount)? else {
                 return Err(io::ErrorKind::NotFound.into());
             };
@@ -249,58 +251,29 @@ impl StagingFolders {
             above = folder;
         }
         handles.push(above);
-        Ok(Some(OpenFolder { parent, handles }))
+        Ok(Some(OpenFolder { handles }))
     }
 }
 
 impl StagingTree for StagingFolders {
     fn scan_while(&self, kinds: &[AreaKind], ownership: Ownership, visit: &mut Visit<'_>) {
-        self.last_folder.replace(None);
         for (root, handle, _) in self.open_roots(&mut |_| ControlFlow::Continue(())) {
             if self.scan_beside_areas(root, &handle, visit).is_break() {
                 return;
             }
         }
-        let scan =
-            &mut |walk: &mut Walk<'_>, folder: &File| walk.scan(&Folder { handle: folder, names: Vec::new() }, false);
+        let scan = &mut |walk: &mut Walk<'_>, folder: &File| walk.scan(&walk.top(folder), false);
         let _ = self.each_area(kinds, ownership, visit, scan);
     }
 
-    fn remove(&self, path: &StagedPath, ownership: Ownership) -> io::Result<Removal> {
-        let name = path.names.last().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut last = self.last_folder.borrow_mut();
-        if last.as_ref().is_none_or(|folder| folder.parent != parent_of(path)) {
-            *last = None;
-            *last = match self.open_folder(path, ownership) {
-                Ok(Some(folder)) => Some(folder),
-                Ok(None) => return Ok(Removal::InUse),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Done),
-                Err(error) => return Err(error),
-            };
-        }
-        let Some(folder) = last.as_ref().and_then(|folder| folder.handles.last()) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let removed = match ownership {
-            Ownership::Nobody => self.disk.unlink_at(folder, name),
-            Ownership::ByLock => match lock_file(folder, name) {
-                // The lock is held while the name goes: whoever made the file just now finds it without a name.
-                Ok(Some(_lock)) => self.disk.unlink_at(folder, name),
-                Ok(None) => return Ok(Removal::InUse),
-                Err(error) => Err(error),
-            },
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(Removal::Done),
-        }
+    fn remove_all(&self, paths: &[&StagedPath], ownership: Ownership, told: &mut Told<'_>) {
+        removal::remove_all(self, paths, ownership, told);
     }
 
     fn remove_empty_folders(&self, kinds: &[AreaKind], ownership: Ownership) {
-        self.last_folder.replace(None);
         let disk = Arc::clone(&self.disk);
         let prune = &mut |walk: &mut Walk<'_>, folder: &File| {
-            walk.prune(&disk, &Folder { handle: folder, names: Vec::new() });
+            walk.prune(&disk, &walk.top(folder));
             ControlFlow::Continue(())
         };
         let _ = self.each_area(kinds, ownership, &mut |_| ControlFlow::Continue(()), prune);
@@ -311,16 +284,21 @@ impl StagingTree for StagingFolders {
     }
 
     fn settle(&self) -> io::Result<()> {
-        self.last_folder.replace(None);
         self.disk.sync_filesystem(&File::open(&self.data_dir)?)
     }
 
     fn display(&self, path: &StagedPath) -> PathBuf {
-        path.names.iter().fold(self.area(path.root, path.kind), |path, name| path.join(name))
+        let StagedFolder { root, kind, names } = path.folder.as_ref();
+        names.iter().fold(self.area(*root, *kind), |path, name| path.join(name)).join(&path.name)
     }
 }
 
 impl Walk<'_> {
+    /// The area itself.
+    fn top<'folder>(&self, handle: &'folder File) -> Folder<'folder> {
+        Folder { handle, place: Arc::new(StagedFolder { root: self.root, kind: self.kind, names: Vec::new() }) }
+    }
+
     fn scan(&mut self, folder: &Folder<'_>, is_folder_owned: bool) -> ControlFlow<()> {
         for name in names_in(folder.handle) {
             match name {
@@ -348,7 +326,9 @@ impl Walk<'_> {
                     Err(error) => self.failed(folder, &name, error),
                 }
             }
-            FileType::Directory if folder.names.len() < DEPTH_MAX => self.scan_folder(folder, name, is_folder_owned),
+            FileType::Directory if folder.place.names.len() < DEPTH_MAX => {
+                self.scan_folder(folder, name, is_folder_owned)
+            }
             _ => self.unknown(folder, &name),
         }
     }
@@ -358,9 +338,7 @@ impl Walk<'_> {
             Ok(Opened::Folder(handle)) => {
                 let is_owned =
                     is_above_owned || (self.ownership == Ownership::ByLock && !matches!(try_lock(&handle), Ok(true)));
-                let mut names = above.names.clone();
-                names.push(name);
-                self.scan(&Folder { handle: &handle, names }, is_owned)
+                self.scan(&above.below(&handle, name), is_owned)
             }
             Ok(Opened::Missing) => ControlFlow::Continue(()),
             Ok(Opened::Other) => self.unknown(above, &name),
@@ -381,11 +359,9 @@ impl Walk<'_> {
     }
 
     fn entry(&self, folder: &Folder<'_>, name: OsString, stat: &Statx, is_owned: bool) -> StagedEntry {
-        let mut names = folder.names.clone();
-        names.push(name);
         let seconds = u64::try_from(stat.stx_mtime.tv_sec).unwrap_or(0);
         StagedEntry {
-            path: StagedPath { root: self.root, kind: self.kind, names },
+            path: StagedPath { folder: Arc::clone(&folder.place), name },
             bytes: stat.stx_blocks.saturating_mul(STAT_BLOCK_BYTES),
             links: stat.stx_nlink,
             inode: stat.stx_ino,
@@ -397,7 +373,7 @@ impl Walk<'_> {
 
     /// A file with a second name is a committed body or about to be one. What cannot be read is no partial.
     fn is_partial(&self, folder: &Folder<'_>, name: &OsStr, stat: &Statx) -> bool {
-        let is_candidate = self.kind == AreaKind::Bootstrap && folder.names.is_empty() && has_partial_name(name);
+        let is_candidate = self.kind == AreaKind::Bootstrap && folder.place.names.is_empty() && has_partial_name(name);
         is_candidate
             && stat.stx_nlink == 1
             && open_file(folder.handle, name).and_then(|file| read_header(&file)).is_ok_and(|header| header.is_some())
@@ -405,7 +381,7 @@ impl Walk<'_> {
 
     /// Removes empty folders from the leaves up. One that is not empty or not ours stays; the system decides.
     fn prune(&mut self, disk: &Arc<dyn Disk>, folder: &Folder<'_>) {
-        if folder.names.len() >= DEPTH_MAX {
+        if folder.place.names.len() >= DEPTH_MAX {
             return;
         }
         for name in names_in(folder.handle).flatten() {
@@ -413,9 +389,7 @@ impl Walk<'_> {
             if self.ownership == Ownership::ByLock && !matches!(try_lock(&handle), Ok(true)) {
                 continue;
             }
-            let mut names = folder.names.clone();
-            names.push(name.clone());
-            self.prune(disk, &Folder { handle: &handle, names });
+            self.prune(disk, &folder.below(&handle, name.clone()));
             if let Err(error) = disk.remove_dir_at(folder.handle, &name) {
                 tracing::debug!(%error, path = %self.path(folder, &name).display(), "staging_folder_kept");
             }
@@ -433,14 +407,16 @@ impl Walk<'_> {
     }
 
     fn path(&self, folder: &Folder<'_>, name: &OsStr) -> PathBuf {
-        folder.names.iter().fold(self.area.clone(), |path, name| path.join(name)).join(name)
+        folder.place.names.iter().fold(self.area.clone(), |path, name| path.join(name)).join(name)
     }
 }
 
-fn parent_of(path: &StagedPath) -> StagedPath {
-    let mut parent = path.clone();
-    parent.names.pop();
-    parent
+impl Folder<'_> {
+    fn below<'folder>(&self, handle: &'folder File, name: OsString) -> Folder<'folder> {
+        let mut place = self.place.as_ref().clone();
+        place.names.push(name);
+        Folder { handle, place: Arc::new(place) }
+    }
 }
 
 fn open_root(path: &Path) -> io::Result<Option<(File, Mount)>> {
@@ -516,7 +492,7 @@ fn try_lock(handle: &File) -> io::Result<bool> {
 }
 
 /// Opens and locks a regular file; `None` if another holds its lock.
-fn lock_file(folder: &File, name: &OsStr) -> io::Result<Option<File>> {
+pub(super) fn lock_file(folder: &File, name: &OsStr) -> io::Result<Option<File>> {
     let file = open_file(folder, name)?;
     Ok(try_lock(&file)?.then_some(file))
 }

@@ -9,6 +9,7 @@ pub mod parked;
 mod part_files;
 pub mod partials;
 pub mod reclaim;
+pub mod removal;
 mod spool;
 pub mod staged_file;
 #[cfg(test)]

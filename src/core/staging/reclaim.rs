@@ -27,8 +27,8 @@ use crate::core::data_dir::layout::Layout;
 use crate::core::data_dir::lock::{DataDirLock, LockHolder};
 use crate::core::data_dir::run_record::RunRecord;
 
-/// Files one plan holds, largest first: about 15 MB. A longer list is worked off in rounds.
-pub const PLAN_FILES_MAX: usize = 65_536;
+/// Files one plan holds, largest first: about 30 MB. A longer list is worked off in rounds, which look at each file again.
+pub const PLAN_FILES_MAX: usize = 262_144;
 
 /// Files with several names that are remembered to count their bytes once. Staging makes none but by accident.
 const LINKED_FILES_MAX: usize = 65_536;
@@ -40,7 +40,7 @@ pub const PATHS_LISTED_MAX: usize = 100;
 const ROUNDS_MAX: usize = 1000;
 
 /// Files removed between two looks at the free space when a target is set and they are small.
-const FILES_PER_LOOK: u64 = 64;
+const FILES_PER_LOOK: usize = 64;
 
 /// A file at least this large is followed by a look at the free space when a target is set.
 const BYTES_PER_LOOK: u64 = 1 << 20;
@@ -149,11 +149,14 @@ pub struct FailedPath {
     pub error: String,
 }
 
-/// A file to remove. Ordered by bytes, then by path, so that equal trees give equal plans.
+/// A file to remove. Ordered by bytes, then backwards in the order in which they were found: files of one folder stay
+/// together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlannedFile {
     /// Bytes its removal frees as far as the areas tell.
     pub bytes: u64,
+    /// How many were found before it.
+    pub found: Reverse<u64>,
     /// Which file.
     pub path: StagedPath,
 }
@@ -190,9 +193,12 @@ impl ReclaimPlan {
 pub struct Planner<'policy> {
     policy: &'policy ReclaimPolicy,
     plan: ReclaimPlan,
-    /// The largest files so far, smallest on top.
+    /// All files as long as they fit.
+    files: Vec<PlannedFile>,
+    /// Once they do not: the largest so far, smallest on top.
     largest: BinaryHeap<Reverse<PlannedFile>>,
     files_max: usize,
+    files_found: u64,
     /// Names seen so far of files that have several.
     linked: HashMap<u64, u32>,
     skip: &'policy HashSet<StagedPath>,
@@ -209,7 +215,8 @@ impl<'policy> Planner<'policy> {
             kept: Amount::default(),
         };
         let plan = ReclaimPlan { areas: policy.kinds().iter().map(figures).collect(), ..ReclaimPlan::default() };
-        Self { policy, plan, largest: BinaryHeap::new(), files_max, linked: HashMap::new(), skip }
+        let (files, largest) = (Vec::new(), BinaryHeap::new());
+        Self { policy, plan, files, largest, files_max, files_found: 0, linked: HashMap::new(), skip }
     }
 
     /// Takes one find into account.
@@ -222,36 +229,42 @@ impl<'policy> Planner<'policy> {
     }
 
     fn is_full(&self) -> bool {
-        self.largest.len() >= self.files_max
+        self.files.len().max(self.largest.len()) >= self.files_max
     }
 
     /// The finished plan.
     pub fn finish(mut self) -> ReclaimPlan {
         self.plan.linked_elsewhere = u64::try_from(self.linked.len()).unwrap_or(u64::MAX);
-        self.plan.files = self.largest.into_iter().map(|Reverse(file)| file).collect();
+        self.plan.files = self.files;
+        self.plan.files.extend(self.largest.into_iter().map(|Reverse(file)| file));
         self.plan.files.sort_unstable_by(|one, other| other.cmp(one));
         self.plan
     }
 
     fn consider_file(&mut self, entry: StagedEntry) {
         if entry.is_owned {
-            self.figures(entry.path.kind, |area| area.in_use.add(entry.bytes));
+            self.figures(entry.path.folder.kind, |area| area.in_use.add(entry.bytes));
             return;
         }
         if entry.is_partial && self.policy.keeps_partials {
-            self.figures(entry.path.kind, |area| area.kept.add(entry.bytes));
+            self.figures(entry.path.folder.kind, |area| area.kept.add(entry.bytes));
             return;
         }
         if !self.policy.is_old_enough(&entry) || self.skip.contains(&entry.path) {
             return;
         }
         let bytes = self.freed_bytes(&entry);
-        self.figures(entry.path.kind, |area| area.planned.add(bytes));
-        self.largest.push(Reverse(PlannedFile { bytes, path: entry.path }));
-        if self.largest.len() > self.files_max {
-            self.largest.pop();
-            self.plan.is_cut = true;
+        self.figures(entry.path.folder.kind, |area| area.planned.add(bytes));
+        let file = PlannedFile { bytes, found: Reverse(self.files_found), path: entry.path };
+        self.files_found += 1;
+        if self.largest.is_empty() && self.files.len() < self.files_max {
+            self.files.push(file);
+            return;
         }
+        self.largest.extend(self.files.drain(..).map(Reverse));
+        self.largest.push(Reverse(file));
+        self.largest.pop();
+        self.plan.is_cut = true;
     }
 
     /// A file of several names is freed with the last of them: its bytes count once all names were met.
@@ -367,14 +380,7 @@ pub fn apply(
     let before = tree.space()?;
     progress.started(plan.planned());
     let linked_elsewhere = plan.linked_elsewhere;
-    let mut run = Run {
-        policy,
-        tree,
-        progress,
-        skip: HashSet::new(),
-        since_look: Amount::default(),
-        outcome: start(&plan, before),
-    };
+    let mut run = Run { policy, tree, progress, skip: HashSet::new(), outcome: start(&plan, before) };
     run.work_off(plan);
     tree.remove_empty_folders(policy.kinds(), policy.ownership);
     run.measure(linked_elsewhere);
@@ -399,7 +405,6 @@ struct Run<'run> {
     progress: &'run mut dyn ReclaimProgress,
     /// Files that could not be removed; not tried again.
     skip: HashSet<StagedPath>,
-    since_look: Amount,
     outcome: ReclaimOutcome,
 }
 
@@ -409,7 +414,7 @@ impl Run<'_> {
         let mut plan = first;
         for _ in 0..ROUNDS_MAX {
             let removed_before = self.outcome.removed().files;
-            if self.is_enough(true) || !self.remove_all(&plan.files) {
+            if self.is_enough() || !self.remove_all(&plan.files) {
                 self.outcome.is_target_reached = true;
                 return;
             }
@@ -420,24 +425,45 @@ impl Run<'_> {
         }
     }
 
-    /// False once enough is free.
+    /// False once enough is free. With a target a few go at a time, and the volume is asked in between.
     fn remove_all(&mut self, files: &[PlannedFile]) -> bool {
-        for file in files {
-            self.remove(file);
-            if self.is_enough(false) {
+        let mut left = files;
+        while !left.is_empty() {
+            let (some, rest) = left.split_at(self.until_next_look(left));
+            left = rest;
+            let paths: Vec<&StagedPath> = some.iter().map(|file| &file.path).collect();
+            let (tree, ownership) = (self.tree, self.policy.ownership);
+            tree.remove_all(&paths, ownership, &mut |number, removed| {
+                if let Some(file) = some.get(number) {
+                    self.account(file, removed);
+                }
+            });
+            if self.is_enough() {
                 return false;
             }
         }
         true
     }
 
-    fn remove(&mut self, file: &PlannedFile) {
-        let removed = self.tree.remove(&file.path, self.policy.ownership);
-        let area = self.outcome.areas.iter_mut().find(|area| area.kind == file.path.kind);
+    /// How many of these files are removed before the volume is asked again.
+    fn until_next_look(&self, files: &[PlannedFile]) -> usize {
+        if self.policy.until_free_bytes.is_none() {
+            return files.len();
+        }
+        let mut bytes = 0_u64;
+        let small = files.iter().take_while(|file| {
+            let is_due = bytes >= BYTES_PER_LOOK;
+            bytes = bytes.saturating_add(file.bytes);
+            !is_due
+        });
+        small.take(FILES_PER_LOOK).count()
+    }
+
+    fn account(&mut self, file: &PlannedFile, removed: io::Result<Removal>) {
+        let area = self.outcome.areas.iter_mut().find(|area| area.kind == file.path.folder.kind);
         match (removed, area) {
             (Ok(Removal::Done), Some(area)) => {
                 area.removed.add(file.bytes);
-                self.since_look.add(file.bytes);
                 self.progress.advanced(self.outcome.removed());
             }
             (Ok(Removal::InUse), Some(area)) => {
@@ -453,14 +479,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the wanted free space is reached; the volume is asked now and then, or at once.
-    fn is_enough(&mut self, now: bool) -> bool {
+    /// Whether the wanted free space is reached.
+    fn is_enough(&mut self) -> bool {
         let Some(wanted) = self.policy.until_free_bytes else { return false };
-        let is_due = self.since_look.files >= FILES_PER_LOOK || self.since_look.bytes >= BYTES_PER_LOOK;
-        if !now && !is_due {
-            return false;
-        }
-        self.since_look = Amount::default();
         self.tree.space().is_ok_and(|space| space.free_bytes >= wanted)
     }
 

@@ -10,8 +10,9 @@ use super::*;
 use crate::core::base::disk::{DiskOperation, FaultDisk, RealDisk};
 use crate::core::base::ids::{ArtifactId, Digest, InstanceId, Version};
 use crate::core::data_dir::layout::ensure_directories;
-use crate::core::staging::inventory::Visit;
+use crate::core::staging::inventory::{StagedFolder, Visit};
 use crate::core::staging::partials::{PartialHeader, PartialIdentity, file_bytes};
+use crate::core::staging::removal::Told;
 
 struct Bench {
     root: tempfile::TempDir,
@@ -393,10 +394,10 @@ struct Model {
 
 impl Model {
     fn with(sizes: impl IntoIterator<Item = u64>) -> Self {
+        let folders = AreaKind::ALL.map(|kind| Arc::new(StagedFolder { root: 0, kind, names: Vec::new() }));
         let path = |number: usize| StagedPath {
-            root: 0,
-            kind: AreaKind::ALL[number % 3],
-            names: vec![OsString::from(format!("{number:06}"))],
+            folder: Arc::clone(&folders[number % 3]),
+            name: OsString::from(format!("{number:06}")),
         };
         let files = sizes.into_iter().enumerate().map(|(number, bytes)| (path(number), bytes)).collect();
         Self { files: RefCell::new(files), ..Self::default() }
@@ -405,7 +406,7 @@ impl Model {
 
 impl StagingTree for Model {
     fn scan_while(&self, kinds: &[AreaKind], _ownership: Ownership, visit: &mut Visit<'_>) {
-        for (path, bytes) in self.files.borrow().iter().filter(|(path, _)| kinds.contains(&path.kind)) {
+        for (path, bytes) in self.files.borrow().iter().filter(|(path, _)| kinds.contains(&path.folder.kind)) {
             let entry = StagedEntry {
                 path: path.clone(),
                 bytes: *bytes,
@@ -421,13 +422,16 @@ impl StagingTree for Model {
         }
     }
 
-    fn remove(&self, path: &StagedPath, _ownership: Ownership) -> io::Result<Removal> {
-        if self.stubborn.contains(path) {
-            return Err(io::Error::other("stubborn"));
+    fn remove_all(&self, paths: &[&StagedPath], _ownership: Ownership, told: &mut Told<'_>) {
+        for (number, path) in paths.iter().enumerate() {
+            if self.stubborn.contains(path) {
+                told(number, Err(io::Error::other("stubborn")));
+                continue;
+            }
+            let bytes = self.files.borrow_mut().remove(*path).unwrap_or(0);
+            self.free.set(self.free.get() + bytes);
+            told(number, Ok(Removal::Done));
         }
-        let bytes = self.files.borrow_mut().remove(path).unwrap_or(0);
-        self.free.set(self.free.get() + bytes);
-        Ok(Removal::Done)
     }
 
     fn remove_empty_folders(&self, _kinds: &[AreaKind], _ownership: Ownership) {}
@@ -442,7 +446,7 @@ impl StagingTree for Model {
     }
 
     fn display(&self, path: &StagedPath) -> PathBuf {
-        path.names.iter().collect()
+        PathBuf::from(&path.name)
     }
 }
 
@@ -458,7 +462,7 @@ fn the_largest_go_first_and_no_more_than_needed() {
 
 #[test]
 fn more_files_than_a_plan_holds_are_worked_off_in_rounds_past_stubborn_ones() {
-    let count = 2 * u64::try_from(PLAN_FILES_MAX).unwrap() + 1000;
+    let count = u64::try_from(PLAN_FILES_MAX).unwrap() + 30_000;
     let mut model = Model::with((0..count).map(|number| number % 97));
     let stubborn: Vec<_> = model.files.borrow().keys().step_by(50_000).cloned().collect();
     model.stubborn = stubborn.clone();

@@ -121,7 +121,7 @@ fn take_stock(context: &Context, pulse: &Pulse) -> Result<Staged, CheckError> {
     folders.scan(&AreaKind::ALL, ownership, &mut |found| {
         pulse.beat();
         match found {
-            Found::Staged(entry) => staged.areas.entry(entry.path.kind).or_default().add(&entry),
+            Found::Staged(entry) => staged.areas.entry(entry.path.folder.kind).or_default().add(&entry),
             Found::Unknown(_) => staged.unknown += 1,
             Found::Failed(path, error) => {
                 staged.failed_total += 1;
