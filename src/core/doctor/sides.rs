@@ -1,7 +1,7 @@
 //! Two nodes compared: which artifacts only one of them holds, found by narrowing down where their digests differ.
 //!
-//! How it works: sixteen digests of each are compared, then those of the 256 parts of each that differs, then the
-//! artifacts of at most [`PARTS_MAX`] parts. What one of them misses it is asked to explain, for at most
+//! How it works: sixteen digests of each are compared, then those of the 256 parts of each that differs, until there are
+//! enough of those or [`NARROW_TIME`] is over, then the artifacts of at most [`PARTS_MAX`] parts. What one of them misses it is asked to explain, for at most
 //! [`EXPLAINED_MAX`] artifacts: what it evicted, or what it got meanwhile, is no difference.
 //!
 //! Invariants: a comparison costs a few pages whatever is held, and has a bound in time, kept by the caller. What is
@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 
@@ -26,6 +27,9 @@ use crate::core::store::walk::ManifestPageRequest;
 pub const GRACE_MS: u64 = 30_000;
 /// Narrow ranges whose artifacts are listed for one pair of nodes.
 const PARTS_MAX: usize = 32;
+/// How long ranges are narrowed down. A node looks through its manifests for that, at a microsecond and a half each: some
+/// millions on a machine that has nothing else to do.
+const NARROW_TIME: Duration = Duration::from_secs(8);
 /// Pages of one narrow range; it has hundreds of artifacts in a store of a million.
 const PAGES_MAX: usize = 4;
 /// Artifacts that each side is asked to explain.
@@ -145,7 +149,7 @@ pub struct Why {
 pub struct Difference {
     /// Of the sixteen ranges.
     pub ranges: usize,
-    /// Of their parts.
+    /// Of their parts, as far as they were looked at.
     pub parts: usize,
     /// What the first one misses.
     pub missing_on_one: Vec<Missing>,
@@ -161,11 +165,14 @@ pub struct Difference {
 pub async fn compare(client: &PeerClient, one: &Side, two: &Side, now_ms: u64) -> Result<Difference, String> {
     let ranges = differing(client, one, two, "").await?;
     let mut parts = Vec::new();
-    for range in &ranges {
-        parts.extend(differing(client, one, two, range).await?);
+    let narrowed = tokio::time::timeout(NARROW_TIME, narrow(client, one, two, &ranges, &mut parts)).await;
+    if narrowed.is_err() && parts.is_empty() {
+        let seconds = NARROW_TIME.as_secs();
+        return Err(format!("{} of 16 ranges differ; none could be narrowed down within {seconds} s", ranges.len()));
     }
-    let mut found = Difference { ranges: ranges.len(), parts: parts.len(), is_whole: true, ..Difference::default() };
-    found.is_whole = parts.len() <= PARTS_MAX;
+    let are_all_narrowed = narrowed.unwrap_or(Ok(false))?;
+    let is_whole = are_all_narrowed && parts.len() <= PARTS_MAX;
+    let mut found = Difference { ranges: ranges.len(), parts: parts.len(), is_whole, ..Difference::default() };
     for part in parts.iter().take(PARTS_MAX) {
         let ((here, all_here), (there, all_there)) =
             futures_util::future::try_join(one.list(client, part), two.list(client, part)).await?;
@@ -182,6 +189,23 @@ pub async fn compare(client: &PeerClient, one: &Side, two: &Side, now_ms: u64) -
         found.harmless += (before - list.len()) as u64;
     }
     Ok(found)
+}
+
+/// The parts that differ, range by range, until there are more than are listed; whether all ranges were looked at.
+async fn narrow(
+    client: &PeerClient,
+    one: &Side,
+    two: &Side,
+    ranges: &[String],
+    parts: &mut Vec<String>,
+) -> Result<bool, String> {
+    for range in ranges {
+        if parts.len() > PARTS_MAX {
+            return Ok(false);
+        }
+        parts.extend(differing(client, one, two, range).await?);
+    }
+    Ok(true)
 }
 
 /// The prefixes within a range whose digests differ.

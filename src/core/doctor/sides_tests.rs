@@ -1,9 +1,48 @@
-//! Why something is missing, and when it is not.
+//! Where two sides differ, why something is missing, and when it is not.
 
 use super::*;
+use crate::core::base::executor::InlineExecutor;
 use crate::core::base::ids::{Digest, Version};
+use crate::core::doctor::test_support::{runtime, small_put, store, world};
+use crate::core::mesh::http_transport::HttpTransport;
 use crate::core::store::explain::ManifestFacts;
+use crate::core::store::store_handle::StoreHandle;
 use crate::core::store::wanted::{Wanted, WantedReason};
+
+/// Two data dirs with 300 artifacts in common, of which each also has so many of its own.
+fn compared(own: u32) -> Difference {
+    let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let sides = [0, 1].map(|at: usize| {
+        let node = store(roots[at].path());
+        let common = (0..300).map(|number| format!("both-{number}"));
+        for key in common.chain((0..own).map(|number| format!("only-{at}-{number}"))) {
+            node.submit(small_put(&key, key.as_bytes())).wait().unwrap();
+        }
+        Side::Files { store: Arc::new(node), name: format!("side {at}"), tenant_id: "default".to_owned() }
+    });
+    let client =
+        PeerClient::new(Arc::new(HttpTransport::default()), StoreHandle::new(Arc::new(InlineExecutor)), "default");
+    let an_hour_later = world().clock.now_ms() + 3_600_000;
+    runtime().block_on(compare(&client, &sides[0], &sides[1], an_hour_later)).unwrap()
+}
+
+#[test]
+fn a_few_differences_are_all_found() {
+    assert_eq!((compared(0).ranges, compared(0).is_whole), (0, true));
+    let few = compared(3);
+    assert_eq!((few.missing_on_one.len(), few.missing_on_two.len(), few.is_whole), (3, 3, true));
+    assert!(few.ranges <= 6 && few.parts <= 6);
+}
+
+/// Looking through a range costs each side all of its manifests there.
+#[test]
+fn of_many_differences_no_more_ranges_are_looked_through_than_it_takes_to_name_some() {
+    let many = compared(300);
+    assert!(!many.is_whole && many.ranges == 16, "{many:?}");
+    // Some 36 parts of each range differ.
+    assert!(many.parts > PARTS_MAX && many.parts < 3 * PARTS_MAX, "{} parts", many.parts);
+    assert!(!many.missing_on_one.is_empty() && !many.missing_on_two.is_empty());
+}
 
 fn holding(id: u8, version_ms: u64) -> Holding {
     Holding {

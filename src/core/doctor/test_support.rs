@@ -1,18 +1,24 @@
 //! Contexts for the tests of checks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::check::{Check, Outcome, Pulse};
 use super::context::{Asked, Context, Mode, Settings, World};
 use crate::core::base::clock::ManualClock;
 use crate::core::base::disk::{Disk, RealDisk};
 use crate::core::base::executor::InlineExecutor;
-use crate::core::base::ids::InstanceId;
+use crate::core::base::ids::{Digest, InstanceId};
 use crate::core::base::rng::SeededRng;
 use crate::core::config::{Config, Durability};
 use crate::core::data_dir::layout::Layout;
 use crate::core::mesh::transport::PeerTransport;
+use crate::core::staging::body_writer::{StagedBody, StagedContent};
+use crate::core::store::committer::{Carried, Operation, Put, PutMode, PutOrigin};
+use crate::core::store::record::{ArtifactKey, Kind};
 use crate::core::store::{Store, StoreOptions};
 
 /// Settings of a node without peers whose data dir is given.
@@ -112,6 +118,21 @@ pub fn store(data_dir: &Path) -> Store {
         executor: Arc::new(InlineExecutor),
     };
     Store::open(options).expect("a store opens").0
+}
+
+/// A put of a body inside the index.
+pub fn small_put(key: &str, body: &[u8]) -> Operation {
+    let name = ArtifactKey { producer: "xcode".into(), namespace: "ios".into(), key: key.into() };
+    let content = StagedContent::Inline(Bytes::copy_from_slice(body));
+    Operation::Put(Box::new(Put {
+        name,
+        kind: Kind::Blob,
+        content_type: "application/octet-stream".into(),
+        attributes: BTreeMap::new(),
+        carried: Carried::default(),
+        body: StagedBody { length: body.len() as u64, digest: Digest::of(body), sha256: None, content },
+        origin: PutOrigin::Local(PutMode::LastWriterWins),
+    }))
 }
 
 /// Everything below a folder: name, size, mode and time of change.

@@ -1,22 +1,17 @@
 //! Walks that are long, interrupted and taken up again. Damaged bodies themselves are in `tests/doctor/offline.rs`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-
-use bytes::Bytes;
 
 use super::*;
 use crate::core::base::ids::BodyNo;
 use crate::core::doctor::context::{Asked, Mode, Settings, VerifyWatch, World};
 use crate::core::doctor::finding::Status;
-use crate::core::doctor::test_support::{config, listing, look, store, world};
+use crate::core::doctor::test_support::{config, listing, look, small_put, store, world};
 use crate::core::doctor::verify_position::Position;
-use crate::core::staging::body_writer::{StagedBody, StagedContent};
-use crate::core::store::committer::{Carried, Operation, Put, PutMode, PutOrigin};
 use crate::core::store::integrity::WalkPlace;
-use crate::core::store::record::{ArtifactKey, Kind};
+use crate::core::store::record::ArtifactKey;
 
 /// A data dir of so many small artifacts, and their ids in order.
 fn filled(data_dir: &Path, count: u64) -> Vec<ArtifactId> {
@@ -26,17 +21,7 @@ fn filled(data_dir: &Path, count: u64) -> Vec<ArtifactId> {
         let body = number.to_be_bytes();
         let name = ArtifactKey { producer: "xcode".into(), namespace: "ios".into(), key: number.to_string() };
         ids.push(name.artifact_id("default"));
-        let content = StagedContent::Inline(Bytes::copy_from_slice(&body));
-        let put = Put {
-            name,
-            kind: Kind::Blob,
-            content_type: "application/octet-stream".into(),
-            attributes: BTreeMap::new(),
-            carried: Carried::default(),
-            body: StagedBody { length: 8, digest: Digest::of(&body), sha256: None, content },
-            origin: PutOrigin::Local(PutMode::LastWriterWins),
-        };
-        node.submit(Operation::Put(Box::new(put))).wait().unwrap();
+        node.submit(small_put(&number.to_string(), &body)).wait().unwrap();
     }
     ids.sort();
     ids
