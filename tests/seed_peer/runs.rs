@@ -170,7 +170,8 @@ async fn of_a_peer_with_twice_what_fits_the_newest_are_fetched_and_next_to_nothi
             assert_eq!((code, &report["complete"]), (0, &json!(true)), "{report:#} {stderr}");
             let mut fetched = peer.with(|inner| inner.body_requests.clone());
             let mut newest = oldest_first[oldest_first.len() - fetched.len()..].to_vec();
-            (fetched.sort(), newest.sort());
+            fetched.sort();
+            newest.sort();
             assert_eq!(fetched, newest, "run {round}: nothing but the newest, each once");
             let fetched = fetched.len() as u64;
             assert!((ARTIFACTS * 9 / 20..=ARTIFACTS / 2).contains(&fetched), "{fetched} of {ARTIFACTS}: {report:#}");

@@ -163,6 +163,7 @@ impl Draw {
             5 => self.death_while_following(),
             6 => self.listed_again(),
             7 => self.listed_badly(),
+            8 => self.told_wrong(),
             _ => vec![self.operation()],
         }
     }
@@ -275,6 +276,26 @@ impl Draw {
             Operation::Restart { node: from },
             Operation::Pass { ms: 1 + self.below(5_000) },
         ]
+    }
+
+    /// Everybody is told another digest of a write than it has: the version that they look for is nowhere, and the true one
+    /// counts as older.
+    fn told_wrong(&self) -> Vec<Operation> {
+        let node = self.node();
+        let others = || (0..self.index(self.nodes)).filter(move |other| *other != node);
+        let mut operations = vec![Operation::Restart { node }];
+        operations.extend(
+            others().flat_map(|other| [Operation::Mend { one: node, other }, Operation::Restart { node: other }]),
+        );
+        operations.push(Operation::Pass { ms: 1_000 });
+        let harm = Harm::Lie(Lie::Digests(0xff));
+        operations.extend(others().map(|other| Operation::HarmNext { from: other, to: node, harm, count: 1 }));
+        if let Operation::Put { namespace, size, content, .. } = self.put() {
+            // No other write is to take its place.
+            operations.push(Operation::Put { node, namespace, key: KEYS, size, content, pause_ms: 0, once: false });
+        }
+        operations.push(Operation::Pass { ms: 1 + self.below(3_000) });
+        operations
     }
 
     fn operation(&self) -> Operation {
