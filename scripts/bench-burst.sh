@@ -6,19 +6,13 @@ source "$(dirname "$0")/bench-lib.sh"
 count=${1:-2000} bytes=${2:-4096} turns=${3:-5}
 scripts/install-packages.sh curl
 
-# usage: held NAME      how many artifacts it has
-held() { curl -s "http://127.0.0.1:${internal[$1]}/_internal/status" | grep -o '"artifacts":[0-9]*' | head -1 | cut -d: -f2; }
-
 for turn in $(seq "$turns"); do
   start "writer$turn"
   start "sibling$turn" "writer$turn"
   complete "sibling$turn"
-  began=$(seconds)
-  scripts/put-load.pl "${port[writer$turn]}" "$count" "$bytes"
-  note write "$(since "$began")"
-  began=$(seconds)
-  until [ "$(held "sibling$turn")" = "$count" ]; do :; done
-  note lag "$(since "$began")"
+  read -r write lag < <(scripts/burst.pl "${port[writer$turn]}" "${internal[sibling$turn]}" "$count" "$bytes")
+  note write "$write"
+  note lag "$lag"
   stop "writer$turn" KILL
   stop "sibling$turn" KILL
 done

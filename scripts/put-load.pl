@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 use IO::Socket::INET;
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 
 my ($port, $count, $bytes, $writers) = @ARGV;
 die "usage: put-load.pl PORT COUNT BYTES [WRITERS]\n" unless $bytes;
@@ -15,6 +16,8 @@ open my $random, '<:raw', '/dev/urandom' or die "/dev/urandom: $!\n";
 sub write_share {
     my ($share) = @_;
     my $node = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "port $port: $!\n";
+    # Head and body are two writes; the second would wait for the first one's late acknowledgement.
+    setsockopt $node, IPPROTO_TCP, TCP_NODELAY, 1 or die "TCP_NODELAY: $!\n";
     for (my $number = $share; $number < $count; $number += $writers) {
         my $left = $bytes;
         printf $node "PUT /api/metro/cache/%08x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", $number, $bytes;

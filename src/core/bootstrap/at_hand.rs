@@ -62,7 +62,8 @@ fn prepare(item: PlannedItem, flights: &Flights, inline_max_bytes: u64) -> Resul
     let sha256 = needs_sha256(&item.record).then(|| Sha256Digest::of(&bytes));
     let body = StagedBody { length, digest: Digest::of(&bytes), sha256, content: StagedContent::Inline(bytes) };
     if mismatch(&item.record, &body).is_some() {
-        return Err(item);
+        // It is asked for by itself: its holder then looks at its own copy, and others may have a good one.
+        return Err(PlannedItem { body: None, ..item });
     }
     let PlannedItem { id, mut record, .. } = item;
     record.digest = body.digest;

@@ -18,8 +18,8 @@ use super::report::{Outcome, RunLog};
 use super::retry::retry_wanted_of;
 use super::settle::settle_page;
 use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
-use super::source_backfill::BackfillSource;
-use super::source_feed::{FEED_PAGE_BYTES, FeedMode, FeedSource};
+use super::source_backfill::{BackfillSource, WALK_PAGE_BYTES_MAX};
+use super::source_feed::{FeedMode, FeedSource};
 use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
 use crate::core::base::ids::StoreId;
@@ -28,8 +28,8 @@ use crate::core::mesh::client::LISTING_ROWS;
 use crate::core::store::committer::{CommitOutcome, Operation};
 use crate::core::store::error::StoreError;
 
-/// From this capacity on two pages of bodies are a thirtieth or less.
-const RIDING_CAPACITY_MIN: u64 = 64 * FEED_PAGE_BYTES;
+/// From this capacity on two pages of bodies are a sixteenth or less.
+const RIDING_CAPACITY_MIN: u64 = 32 * WALK_PAGE_BYTES_MAX;
 
 /// Why a pass ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +208,7 @@ where
     summary.add(&retry_wanted_of(pass).await?);
     let mut source = FeedSource::begin(client, store, (url, peer), FeedMode::Pass).await?;
     drain(pass, &mut source, &mut summary).await?;
-    let walk = planned.and_then(|cursor| BackfillSource::begin(client, store, (url, peer), cursor, true));
+    let walk = planned.and_then(|cursor| BackfillSource::begin(pass.engine, (url, peer), cursor, true));
     if let Some(mut walk) = walk {
         let mut walking = pin!(drain_walk(pass, &mut walk, &mut summary));
         tokio::select! {
@@ -231,7 +231,7 @@ async fn look(pass: &Pass<'_>, peer: KuraPeer, summary: &mut PassSummary) -> Res
     drain(pass, &mut source, summary).await?;
     let key = cursor_key(peer.store_id);
     let cursor = store.call(move |store| store.cursor(&key)).await?;
-    let walk = cursor.and_then(|cursor| BackfillSource::begin(client, store, (url, peer), cursor, false));
+    let walk = cursor.and_then(|cursor| BackfillSource::begin(pass.engine, (url, peer), cursor, false));
     if let Some(mut walk) = walk {
         drain(pass, &mut walk, summary).await?;
     }

@@ -8,14 +8,23 @@
 //! Positions fall strictly, or the listing ends with an error. A walk that was begun anew meanwhile is not touched.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::engine::KuraPeer;
+use super::engine::{Engine, KuraPeer};
 use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
 use super::source_feed::{FEED_INLINE_BYTES_MAX, FEED_PAGE_BYTES, FEED_ROWS, add_row};
 use super::source_plan::forget_void;
+use crate::core::base::clock::Clock;
 use crate::core::mesh::client::{BackfillQuery, PeerClient};
 use crate::core::store::cursor::{Cursor, Walk};
 use crate::core::store::store_handle::StoreHandle;
+
+/// A page of a walk over a fast link: each costs some hops between threads, and its bodies a table file.
+pub const WALK_PAGE_BYTES_MAX: u64 = 2 * FEED_PAGE_BYTES;
+
+/// A link on which a page comes within this time is fast: were it cut, no more than this would be fetched again.
+const FAST_PAGE: Duration = Duration::from_secs(2);
 
 /// A backfill under way.
 #[derive(Debug)]
@@ -29,6 +38,11 @@ pub struct BackfillSource {
     walk: Walk,
     is_done: bool,
     rides: bool,
+    /// Whether the last page came fast, so that a longer one may be asked for.
+    is_fast: bool,
+    /// Whether the peer refused a page as too long, so that none is asked for that is longer than need be.
+    is_modest: bool,
+    clock: Arc<dyn Clock>,
     rows: PageRows,
     /// Whether the durable cursor moves.
     saves: bool,
@@ -38,23 +52,20 @@ pub struct BackfillSource {
 
 impl BackfillSource {
     /// Goes on with the walk of this cursor; `None` if there is none under way.
-    pub fn begin(
-        client: &PeerClient,
-        store: &StoreHandle,
-        (url, peer): (&str, KuraPeer),
-        cursor: Cursor,
-        saves: bool,
-    ) -> Option<Self> {
+    pub fn begin(engine: &Engine, (url, peer): (&str, KuraPeer), cursor: Cursor, saves: bool) -> Option<Self> {
         let walk = cursor.walk.clone()?;
         Some(Self {
-            client: client.clone(),
-            store: store.clone(),
+            client: engine.client.clone(),
+            store: engine.store.clone(),
             url: url.to_owned(),
             peer,
             cursor,
             walk,
             is_done: false,
             rides: true,
+            is_fast: false,
+            is_modest: false,
+            clock: Arc::clone(&engine.clock),
             rows: PageRows::new(FEED_ROWS.min(peer.page_rows_max)),
             saves,
             unsettled: VecDeque::new(),
@@ -75,14 +86,15 @@ impl BackfillSource {
     }
 
     fn query(&self) -> BackfillQuery {
+        let (times, bytes_max) = if self.is_fast { (2, WALK_PAGE_BYTES_MAX) } else { (1, FEED_PAGE_BYTES) };
         BackfillQuery {
             cursor: (self.cursor.store_id, self.cursor.epoch),
             above: self.walk.lo_seq,
             up_to: self.walk.hi_seq,
             position: self.walk.position.clone(),
             inline_up_to: if self.rides { FEED_INLINE_BYTES_MAX } else { 0 },
-            rows_max: self.rows.get(),
-            bytes_max: FEED_PAGE_BYTES.min(self.peer.page_bytes_max),
+            rows_max: self.rows.get().saturating_mul(times).min(self.peer.page_rows_max),
+            bytes_max: bytes_max.min(self.peer.page_bytes_max),
         }
     }
 
@@ -105,13 +117,15 @@ impl ManifestSource for BackfillSource {
         if self.is_done {
             return Ok(None);
         }
+        let asked_at = self.clock.monotonic();
         let frames = loop {
             match self.client.backfill(&self.url, &self.query()).await {
                 Ok(frames) => break frames,
-                Err(error) if self.rows.are_refused(&error) => {}
+                Err(error) if self.rows.are_refused(&error) => (self.is_fast, self.is_modest) = (false, true),
                 Err(error) => return Err(forget_void(&self.store, self.cursor.store_id, error).await?.into()),
             }
         };
+        self.is_fast = !self.is_modest && self.clock.monotonic().saturating_sub(asked_at) <= FAST_PAGE;
         self.advance(frames.header.position)?;
         let mut page = SourcePage::default();
         frames.rows.into_iter().for_each(|frame| add_row(&mut page, frame));

@@ -201,6 +201,12 @@ impl Context {
         opened.as_ref().map_err(|trouble| CheckError(format!("the index does not open: {}", trouble.message)))
     }
 
+    /// Whether a check has asked for the index.
+    #[cfg(test)]
+    pub fn has_opened_index(&self) -> bool {
+        self.index.get().is_some()
+    }
+
     /// Why the index does not open, if it does not.
     pub fn index_trouble(&self) -> Option<&IndexTrouble> {
         self.index.get_or_init(|| self.open_index()).as_ref().err()

@@ -64,6 +64,22 @@ fn conduct(context: &Context, check: &dyn Check) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::doctor::context::Vantage;
+    use crate::core::doctor::live::{ControlStatus, SpaceStatus};
+    use crate::core::doctor::test_support::context;
+
+    #[test]
+    fn a_node_that_looks_at_itself_does_not_replay_its_log() {
+        for space in [None, Some(SpaceStatus::default())] {
+            let root = tempfile::tempdir().unwrap();
+            let mut context = context(root.path());
+            std::fs::create_dir_all(context.layout().unwrap().data_dir()).unwrap();
+            std::fs::write(context.layout().unwrap().identity(), b"it has started here").unwrap();
+            context.vantage = Vantage::Live(Box::new(ControlStatus { space, ..ControlStatus::default() }));
+            look(&context);
+            assert!(!context.has_opened_index());
+        }
+    }
 
     #[test]
     fn what_opens_the_index_reads_bodies_or_dials_peers_is_not_watched() {

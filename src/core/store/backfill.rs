@@ -12,8 +12,8 @@ use std::str::FromStr;
 
 use super::error::StoreError;
 use super::feed_rows::{FeedRows, PIECE_ROWS, log_row, readable};
-use super::index::View;
-use super::keys::{Table, last_seq, number_key};
+use super::index_view::View;
+use super::keys::{Table, last_seq};
 use super::state::Core;
 use super::walk::FeedRow;
 use crate::core::base::ids::{Epoch, Seq};
@@ -120,14 +120,14 @@ impl Core {
             if taken < places.len() {
                 let last = taken.checked_sub(1).and_then(|last| places.get(last));
                 page.position = last.copied().or(before);
-                page.rows = rows.finish();
+                page.rows = rows.finish()?;
                 return Ok(page);
             }
         }
         if keys.peek().is_none() {
             page.position = None;
         }
-        page.rows = rows.finish();
+        page.rows = rows.finish()?;
         Ok(page)
     }
 }
@@ -141,13 +141,17 @@ fn add_places(
 ) -> Result<(usize, Vec<BackfillPosition>), StoreError> {
     let mut ascending = piece.to_vec();
     ascending.sort_unstable_by_key(|(seq, _)| *seq);
-    let keys: Vec<_> = ascending.iter().map(|(seq, _)| number_key(seq.0)).collect();
-    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
     let mut found = Vec::with_capacity(piece.len());
-    for ((seq, position), row) in ascending.into_iter().zip(view.get_many(Table::Log, &keys)?) {
-        if let Some(bytes) = readable(row)? {
-            found.push((position, log_row(seq, &bytes)));
-        }
+    let mut left = ascending.as_slice();
+    while !left.is_empty() {
+        let numbers: Vec<u64> = left.iter().map(|(seq, _)| seq.0).collect();
+        let ended = view.run(Table::Log, &numbers, |at, bytes| {
+            found.extend(left.get(at).map(|(seq, position)| (*position, log_row(*seq, bytes))));
+        });
+        let Err((at, error)) = ended else { break };
+        // That row is not readable; what lies behind it may be.
+        readable::<()>(Err(error))?;
+        left = left.get(at.saturating_add(1)..).unwrap_or_default();
     }
     found.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
     let (positions, places): (Vec<_>, Vec<_>) = found.into_iter().unzip();

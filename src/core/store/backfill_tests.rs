@@ -1,8 +1,11 @@
 //! Listing by version: what belongs to an interval of the log comes once, newest first, however it is cut into pages.
 
 use super::*;
+use crate::core::base::ids::Digest;
 use crate::core::store::Store;
-use crate::core::store::store_tests::{Bench, NOW_MS, applied, delete, outcome, replicated};
+use crate::core::store::evaluate::number_of;
+use crate::core::store::keys::number_key;
+use crate::core::store::store_tests::{Bench, NOW_MS, applied, delete, id, outcome, replicated};
 
 fn everything(store: &Store) -> BackfillRequest {
     let up_to = store.stats().head_seq;
@@ -93,4 +96,34 @@ fn a_page_looks_at_no_more_than_so_many_keys_and_still_comes_to_the_end() {
         request.below = Some(position);
     }
     assert_eq!(pages, [0, 0, 1]);
+}
+
+#[test]
+fn the_bodies_of_a_page_come_in_one_run_whatever_lies_between_them() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let key = |n: u64| format!("k{n:03}");
+    for n in 0..120_u64 {
+        applied(&store, replicated("ios", &key(n), &[n as u8; 100], NOW_MS - 1000 + n));
+    }
+    // Numbers without a body that rides: a few beside each other, and many.
+    for n in (10..14).chain(40..80) {
+        applied(&store, replicated("ios", &key(n), &[n as u8; 2000], NOW_MS + n));
+    }
+    let record = store.lookup(&id("ios", &key(100))).unwrap().unwrap();
+    let mut batch = store.core().index.batch();
+    batch.put(Table::Bodies, &number_key(number_of(&record).unwrap().0), b"of another length");
+    store.core().index.write(batch, false).unwrap();
+    let page = store.backfill_page(&everything(&store)).unwrap();
+    let mut ridden = 0;
+    for row in &page.rows {
+        let FeedRow::Put(record, body) = row else { panic!() };
+        let rides = record.size <= 1024 && record.name.key != key(100);
+        assert_eq!(body.is_some(), rides, "{}", record.name.key);
+        if let Some(body) = body {
+            assert_eq!(Digest::of(body), record.digest, "{}", record.name.key);
+            ridden += 1;
+        }
+    }
+    assert_eq!((page.rows.len(), ridden), (120, 120 - 44 - 1));
 }

@@ -29,6 +29,12 @@ const GROUP_CHANGES_MAX: usize = 256;
 /// Inline bodies committed together; the batch is held in memory twice while it is written.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
+/// Puts of a batch committed together: a page of a peer. Nobody waits for them, but others wait behind them.
+const BATCH_CHANGES_MAX: usize = 2048;
+
+/// Inline bodies of a batch committed together: they lie in memory once, and go into a table file.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
 /// The answer to come of a piece of an eviction.
 pub(crate) type Started = Receiver<Result<Evicted, StoreError>>;
 
@@ -217,7 +223,7 @@ fn messages(parts: Vec<Pending>) -> Vec<Message> {
     let mut messages = Vec::new();
     let (mut some, mut bytes) = (Vec::new(), 0);
     for part in parts {
-        if some.len() == GROUP_CHANGES_MAX || bytes >= GROUP_BYTES_MAX {
+        if some.len() == BATCH_CHANGES_MAX || bytes >= BATCH_BYTES_MAX {
             messages.push(Message::Batch(std::mem::take(&mut some)));
             bytes = 0;
         }

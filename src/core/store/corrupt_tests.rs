@@ -19,6 +19,16 @@ fn spoil(index: &Index, table: Table, key: &[u8]) {
     index.write(batch, true).unwrap();
 }
 
+impl Store {
+    /// Puts other bytes of the same length where an inline body lies.
+    pub(crate) fn spoil_inline_body(&self, record: &Record) {
+        let mut batch = self.core().index.batch();
+        let bytes = vec![0xa5; usize::try_from(record.size).unwrap()];
+        batch.put(Table::Bodies, &number_key(super::evaluate::number_of(record).unwrap().0), &bytes);
+        self.core().index.write(batch, true).unwrap();
+    }
+}
+
 #[test]
 fn a_manifest_that_does_not_decode_stops_no_open_no_verification_and_no_refetch() {
     let bench = Bench::new();

@@ -9,6 +9,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::committer::{CommitOutcome, Operation, Put};
 use super::error::StoreError;
 use super::evaluate_evict::{Evicted, Eviction};
@@ -77,6 +79,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) garbage: Vec<BodyNo>,
     /// What becomes of wanted rows; they join the batch when it is written.
     pub(crate) wanted: HashMap<ArtifactId, WantedChange>,
+    /// Bodies that go into the index before the batch, in the order of their numbers.
+    pub(crate) bodies: Vec<(BodyNo, Bytes)>,
 }
 
 /// One group being decided.
@@ -99,6 +103,8 @@ pub(crate) struct Evaluation<'a> {
     pub(super) wanted: HashMap<ArtifactId, WantedChange>,
     /// Rows of `stubs`: whether there is one, and what it says if that is known.
     pub(super) stubs: HashMap<ArtifactId, Option<Option<Stub>>>,
+    /// Where inline bodies gather that go in beside the batch; without it they go into it.
+    bodies: Option<Vec<(BodyNo, Bytes)>>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -119,7 +125,13 @@ impl<'a> Evaluation<'a> {
             set: SetChanges::default(),
             wanted: HashMap::new(),
             stubs: HashMap::new(),
+            bodies: None,
         }
+    }
+
+    /// Inline bodies of puts are left out of the batch, for the caller to write before it.
+    pub(crate) fn with_bodies_beside(self) -> Self {
+        Self { bodies: Some(Vec::new()), ..self }
     }
 
     /// Reads the manifests that puts ask for together: side by side they cost half of what they cost one by one. What
@@ -171,8 +183,8 @@ impl<'a> Evaluation<'a> {
         if !self.batch.is_empty() {
             self.batch.put(Table::Meta, META_STATE, &self.state.encode());
         }
-        let Self { batch, state, tombstones, garbage, wanted, .. } = self;
-        Finished { batch, state, set_digest, tombstones, garbage, wanted }
+        let Self { batch, state, tombstones, garbage, wanted, bodies, .. } = self;
+        Finished { batch, state, set_digest, tombstones, garbage, wanted, bodies: bodies.unwrap_or_default() }
     }
 
     fn put(&mut self, put: &Put, body_no: impl FnOnce() -> Result<BodyNo, StoreError>) -> Result<Verdict, StoreError> {
@@ -206,8 +218,10 @@ impl<'a> Evaluation<'a> {
         let mut record = stamp.record(put, self.core.store_id, self.now_ms);
         record.body = Some(place);
         let record = self.store(id, record, existing)?;
-        if let Some(bytes) = inline {
-            self.batch.put(Table::Bodies, &number_key(body_no.0), bytes);
+        match (inline, &mut self.bodies) {
+            (Some(bytes), Some(bodies)) => bodies.push((body_no, bytes.clone())),
+            (Some(bytes), None) => self.batch.put(Table::Bodies, &number_key(body_no.0), bytes),
+            (None, _) => {}
         }
         let file = inline.is_none().then(|| record.clone());
         Ok(Verdict { outcome: Outcome::Change(CommitOutcome::Applied(Box::new(record))), file })

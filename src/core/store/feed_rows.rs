@@ -1,18 +1,20 @@
 //! The rows of a page for peers, read a piece at a time: manifests and bodies of many rows together.
 //!
 //! How it works: a page hands in pieces of the log. For each piece the manifests are looked up together, in the order of
-//! their ids; what is live goes into the page until its bytes are full, and the bodies that ride along are read
-//! together, in the order of their numbers. Looking each row up by itself costs twice as much.
+//! their ids; what is live goes into the page until its bytes are full. At its end the bodies that ride along are read
+//! in one run, in the order of their numbers. Looking each row up by itself costs twice as much.
 //!
 //! Failure: a row that cannot be read is reported and passed over, a body that is not good does not ride along: one bad
 //! row must not keep every peer from all rows behind it. Trouble of another kind ends the page.
 
 use super::error::StoreError;
-use super::index::View;
-use super::keys::{LogRow, Table, number_key};
+use super::index_view::View;
+use super::keys::{LogRow, Table};
 use super::record::{BodyPlace, Record};
 use super::walk::{FeedRow, LiveFilter, Tombstone};
-use crate::core::base::ids::{ArtifactId, BodyNo, Digest, Seq};
+use bytes::BytesMut;
+
+use crate::core::base::ids::{ArtifactId, BodyNo, Seq};
 
 /// Rows looked up together. What a page looks up and has no room for is less than this.
 pub(super) const PIECE_ROWS: usize = 128;
@@ -37,13 +39,14 @@ pub(super) struct FeedRows<'a> {
     bytes_max: u64,
     bytes: u64,
     rows: Vec<FeedRow>,
+    riding: Vec<Riding>,
 }
 
 impl<'a> FeedRows<'a> {
     /// An empty page of at most so many bytes, though of one row at least; bodies up to `inline_up_to` ride along.
     pub(super) fn new(view: &'a View<'a>, now_ms: u64, inline_up_to: u64, bytes_max: u64) -> Self {
         let filter = LiveFilter::new(view, now_ms);
-        Self { view, filter, inline_up_to, bytes_max, bytes: 0, rows: Vec::new() }
+        Self { view, filter, inline_up_to, bytes_max, bytes: 0, rows: Vec::new(), riding: Vec::new() }
     }
 
     /// How many there are.
@@ -51,15 +54,15 @@ impl<'a> FeedRows<'a> {
         self.rows.len()
     }
 
-    /// All of them.
-    pub(super) fn finish(self) -> Vec<FeedRow> {
-        self.rows
+    /// All of them, with their bodies.
+    pub(super) fn finish(mut self) -> Result<Vec<FeedRow>, StoreError> {
+        self.add_bodies()?;
+        Ok(self.rows)
     }
 
     /// Adds what these places stand for. Gives how many of them are dealt with: not all where the page is full.
     pub(super) fn add(&mut self, places: Vec<Place>) -> Result<usize, StoreError> {
         let manifests = self.manifests(&places)?;
-        let mut bodies = Vec::new();
         let mut dealt_with = 0;
         for ((seq, row, log_bytes), manifest) in places.into_iter().zip(manifests) {
             let found = match row {
@@ -74,12 +77,12 @@ impl<'a> FeedRows<'a> {
                     break;
                 }
                 self.bytes = self.bytes.saturating_add(weight);
-                bodies.extend(body.map(|(body_no, digest)| (body_no, digest, self.rows.len())));
+                let at = self.rows.len();
+                self.riding.extend(body.map(|(body_no, length)| Riding { body_no, length, row: at }));
                 self.rows.push(row);
             }
             dealt_with += 1;
         }
-        self.add_bodies(bodies)?;
         Ok(dealt_with)
     }
 
@@ -114,30 +117,54 @@ impl<'a> FeedRows<'a> {
         Ok(Some((FeedRow::Put(Box::new(record), None), weight, body)))
     }
 
-    /// Reads bodies and lets the good ones ride with their rows.
-    fn add_bodies(&mut self, mut bodies: Vec<(BodyNo, Digest, usize)>) -> Result<(), StoreError> {
-        bodies.sort_unstable_by_key(|(body_no, ..)| *body_no);
-        let keys: Vec<_> = bodies.iter().map(|(body_no, ..)| number_key(body_no.0)).collect();
-        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
-        for ((_, digest, at), body) in bodies.iter().zip(self.view.get_many(Table::Bodies, &keys)?) {
-            let Some(bytes) = readable(body)? else { continue };
-            if let Some(FeedRow::Put(_, rides)) = self.rows.get_mut(*at)
-                && Digest::of(&bytes) == *digest
-            {
-                *rides = Some(bytes::Bytes::copy_from_slice(&bytes));
+    /// Reads the bodies that ride with their rows. They are not hashed here: whoever takes them holds each against its
+    /// record, and asks for a bad one by itself, by which we find it.
+    fn add_bodies(&mut self) -> Result<(), StoreError> {
+        let mut riding = std::mem::take(&mut self.riding);
+        riding.sort_unstable();
+        let mut left = riding.as_slice();
+        while !left.is_empty() {
+            let numbers: Vec<u64> = left.iter().map(|riding| riding.body_no.0).collect();
+            let mut bytes = BytesMut::with_capacity(left.iter().map(|riding| riding.length).sum());
+            let mut read = Vec::with_capacity(left.len());
+            let ended = self.view.run(Table::Bodies, &numbers, |at, body| {
+                bytes.extend_from_slice(body);
+                read.push((at, body.len()));
+            });
+            for (at, length) in read {
+                let body = bytes.split_to(length).freeze();
+                if let Some(riding) = left.get(at).filter(|riding| riding.length == length)
+                    && let Some(FeedRow::Put(_, rides)) = self.rows.get_mut(riding.row)
+                {
+                    *rides = Some(body);
+                }
             }
+            let Err((at, error)) = ended else { break };
+            // That one is not readable; what lies behind it may be.
+            readable::<()>(Err(error))?;
+            left = left.get(at.saturating_add(1)..).unwrap_or_default();
         }
         Ok(())
     }
 }
 
-/// A row of the feed, its weight, and number and digest of the body to ride along.
-type Live = (FeedRow, u64, Option<(BodyNo, Digest)>);
+/// A row of the feed, its weight, and number and length of the body to ride along.
+type Live = (FeedRow, u64, Option<(BodyNo, usize)>);
+
+/// A body that is to ride along with a row of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Riding {
+    body_no: BodyNo,
+    length: usize,
+    row: usize,
+}
 
 /// The body if it is inline and small enough to ride along; else the peer asks for it by itself.
-fn riding(record: &Record, inline_up_to: u64) -> Option<(BodyNo, Digest)> {
+fn riding(record: &Record, inline_up_to: u64) -> Option<(BodyNo, usize)> {
     match record.body {
-        Some(BodyPlace::Inline(body_no)) if record.size <= inline_up_to => Some((body_no, record.digest)),
+        Some(BodyPlace::Inline(body_no)) if record.size <= inline_up_to => {
+            Some((body_no, usize::try_from(record.stored_size).ok()?))
+        }
         _ => None,
     }
 }

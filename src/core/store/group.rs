@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::BatchPart;
@@ -28,7 +29,7 @@ use super::evaluate::{Evaluation, Finished, Outcome, Verdict, Work};
 use super::evaluate_evict::Evicted;
 use super::footer;
 use super::index::Batch;
-use super::keys::extent_of;
+use super::keys::{Table, extent_of, number_key};
 use super::open::is_owned;
 use super::state::{Core, StateRow};
 use super::tombstone_log::TombstoneLog;
@@ -40,6 +41,10 @@ use crate::core::staging::staged_file::StagedFile;
 
 /// From this many files on, one sync of the filesystem is cheaper than one for each.
 const SYNC_EACH_FILES_MAX: usize = 3;
+
+/// Inline bodies of peers from which on a group writes them as a table file: below, its syncs cost more than the copies,
+/// and a large store would have very many small files.
+const TABLE_BYTES_MIN: usize = 4 << 20;
 
 /// Who waits for the outcome.
 #[derive(Debug)]
@@ -196,6 +201,9 @@ impl Groups {
                 return FollowUp::default();
             }
             let mut evaluation = Evaluation::new(&core, self.state.clone());
+            if goes_in_as_a_table(&group) {
+                evaluation = evaluation.with_bodies_beside();
+            }
             let verdicts;
             (group, verdicts) = self.decide(group, &mut evaluation);
             let durable = self.make_durable(&mut group, &verdicts);
@@ -405,7 +413,8 @@ impl Groups {
     }
 
     fn commit(&mut self, group: Vec<Pending>, verdicts: Vec<Verdict>, evaluation: Evaluation<'_>) -> FollowUp {
-        let Finished { batch, state, set_digest, tombstones, garbage, wanted } = evaluation.finish();
+        let Finished { mut batch, state, set_digest, tombstones, garbage, wanted, bodies } = evaluation.finish();
+        self.take_in(bodies, &mut batch);
         if let Err(error) = self.log_tombstones(&tombstones) {
             return self.refuse_group(group, error);
         }
@@ -428,6 +437,16 @@ impl Groups {
             self.finish(pending, Ok(verdict.outcome));
         }
         follow_up
+    }
+
+    /// Bodies that are many go into the index as a table file of their own, durably, before the batch that names them. If
+    /// that fails they go into the batch like others.
+    fn take_in(&self, mut bodies: Vec<(BodyNo, Bytes)>, batch: &mut Batch<'_>) {
+        bodies.sort_unstable_by_key(|(body_no, _)| *body_no);
+        if let Err(error) = self.core.index.ingest_bodies(&bodies) {
+            tracing::warn!(%error, bodies = bodies.len(), "store_table_not_taken_in");
+            bodies.iter().for_each(|(body_no, body)| batch.put(Table::Bodies, &number_key(body_no.0), body));
+        }
     }
 
     fn write(&self, batch: Batch<'_>, sync: bool) -> Result<(), StoreError> {
@@ -480,6 +499,13 @@ impl Groups {
         }
         FollowUp::default()
     }
+}
+
+/// Whether the inline bodies of a group are worth a table file of their own: a few syncs more, and most copies less. Not
+/// where somebody waits for few of them.
+fn goes_in_as_a_table(group: &[Pending]) -> bool {
+    let unhurried = group.iter().filter(|pending| !pending.waits_for_sync);
+    unhurried.map(Pending::inline_bytes).sum::<usize>() >= TABLE_BYTES_MIN
 }
 
 impl Fault {

@@ -10,14 +10,16 @@
 //! `statvfs` says of the volume, never by the text of the message.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
 
 use super::error::StoreError;
+use super::index_view::{Found, KeyValue, View};
 use super::keys::Table;
 use super::metadata_room::MetadataRoom;
 use super::sizes::IndexSizes;
@@ -89,10 +91,14 @@ impl TableFile {
 
 /// An open index.
 pub(crate) struct Index {
-    db: DB,
-    path: PathBuf,
-    disk: Arc<dyn Disk>,
-    room: Arc<MetadataRoom>,
+    pub(super) db: DB,
+    pub(super) path: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) room: Arc<MetadataRoom>,
+    /// How table files of bodies are written to be taken in.
+    pub(super) ingested: Options,
+    /// Whether bodies came in with a batch since the last table was taken in.
+    pub(super) has_loose_bodies: AtomicBool,
     /// The first thing found that says more than one row of it is damaged.
     damage: OnceLock<String>,
     cache: Cache,
@@ -109,6 +115,7 @@ impl std::fmt::Debug for Index {
 impl Index {
     /// Opens for writing.
     pub(crate) fn open(options: &IndexOptions) -> Result<Self, StoreError> {
+        Self::remove_unfinished(&options.path);
         let cache = cache(options);
         let database = database_options(options);
         let descriptors = descriptors(options, &cache, &database);
@@ -120,7 +127,20 @@ impl Index {
     fn of(db: DB, cache: Cache, options: &IndexOptions) -> Self {
         let (path, disk, room) = (options.path.clone(), Arc::clone(&options.disk), Arc::clone(&options.room));
         let (cache_bytes, write_buffers_bytes) = (options.cache_bytes, options.sizes.write_buffers_bytes);
-        Self { db, path, disk, room, damage: OnceLock::new(), cache, cache_bytes, write_buffers_bytes }
+        let ingested = table_options(options, &cache, Some(Table::Bodies));
+        let has_loose_bodies = AtomicBool::new(true);
+        Self {
+            db,
+            path,
+            disk,
+            room,
+            ingested,
+            has_loose_bodies,
+            damage: OnceLock::new(),
+            cache,
+            cache_bytes,
+            write_buffers_bytes,
+        }
     }
 
     /// Why it has to be made anew, if it has to be: tables that do not match their checksums, which stops listings and
@@ -129,7 +149,7 @@ impl Index {
         self.damage.get().map(String::as_str)
     }
 
-    fn failed(&self, error: StoreError) -> StoreError {
+    pub(super) fn failed(&self, error: StoreError) -> StoreError {
         if let StoreError::IndexDamaged { message, .. } = &error {
             self.note_damage(message);
         }
@@ -188,7 +208,7 @@ impl Index {
             .map_err(|error| index_error(&options.path, &error))
     }
 
-    fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
+    pub(super) fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
         self.db.cf_handle(table.name()).ok_or_else(|| StoreError::Index {
             path: self.path.clone(),
             message: format!("the table {} is absent", table.name()),
@@ -206,7 +226,7 @@ impl Index {
         Ok(self.found(table, self.db.batched_multi_get_cf(family, keys.iter().copied(), true)))
     }
 
-    fn found<'a>(
+    pub(super) fn found<'a>(
         &self,
         table: Table,
         rows: Vec<Result<Option<DBPinnableSlice<'a>>, rocksdb::Error>>,
@@ -226,13 +246,19 @@ impl Index {
 
     /// Everything as of now.
     pub(crate) fn view(&self) -> View<'_> {
-        View { index: self, snapshot: self.db.snapshot() }
+        View::of(self, self.db.snapshot())
     }
 
     /// A batch to fill.
     pub(crate) fn batch(&self) -> Batch<'_> {
         let families = Table::ALL.map(|table| self.db.cf_handle(table.name()));
-        Batch { index: self, families, batch: WriteBatch::with_capacity_bytes(BATCH_BYTES), failed: None }
+        Batch {
+            index: self,
+            families,
+            batch: WriteBatch::with_capacity_bytes(BATCH_BYTES),
+            has_bodies: false,
+            failed: None,
+        }
     }
 
     /// Applies a batch; with `sync` it is durable when this returns.
@@ -242,6 +268,9 @@ impl Index {
         }
         // A volume that cannot be measured is no reason not to try.
         let _ = self.room.ensure();
+        if batch.has_bodies {
+            self.has_loose_bodies.store(true, Ordering::Relaxed);
+        }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.db
@@ -285,81 +314,13 @@ impl Index {
     }
 }
 
-/// The index at one instant.
-pub(crate) struct View<'a> {
-    index: &'a Index,
-    snapshot: rocksdb::Snapshot<'a>,
-}
-
-/// A row's key and value.
-pub(crate) type KeyValue = (Box<[u8]>, Box<[u8]>);
-
-/// One of many values.
-pub(crate) type Found<'a> = Result<Option<DBPinnableSlice<'a>>, StoreError>;
-
-impl<'a> View<'a> {
-    /// One value.
-    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.snapshot
-            .get_cf(self.index.family(table)?, key)
-            .map_err(|error| self.index.failed(index_error(&self.index.path, &error)))
-    }
-
-    /// Many values at once, in the order of the keys, which ascend. A value that cannot be read is an error of its own.
-    pub(crate) fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Found<'a>>, StoreError> {
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.snapshot);
-        let family = self.index.family(table)?;
-        Ok(self
-            .index
-            .found(table, self.index.db.batched_multi_get_cf_opt(family, keys.iter().copied(), true, &options)))
-    }
-
-    /// Rows from a key on, ascending, up to but without `end` if it is given.
-    pub(crate) fn rows(
-        &self,
-        table: Table,
-        from: &[u8],
-        end: Option<&[u8]>,
-    ) -> Result<impl Iterator<Item = Result<KeyValue, StoreError>> + use<'_, 'a>, StoreError> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = end {
-            options.set_iterate_upper_bound(end);
-        }
-        let index = self.index;
-        let mode = IteratorMode::From(from, Direction::Forward);
-        let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, mode);
-        Ok(rows.map(move |row| row.map_err(|error| index.failed(index_error(&index.path, &error)))))
-    }
-
-    /// Keys below `below`, or from the last one if it is absent, descending.
-    pub(crate) fn keys_back(
-        &self,
-        table: Table,
-        below: Option<&[u8]>,
-    ) -> Result<impl Iterator<Item = Result<Box<[u8]>, StoreError>> + use<'_, 'a>, StoreError> {
-        let mut options = ReadOptions::default();
-        if let Some(below) = below {
-            options.set_iterate_upper_bound(below);
-        }
-        let index = self.index;
-        let rows = self.snapshot.iterator_cf_opt(self.index.family(table)?, options, IteratorMode::End);
-        Ok(rows.map(move |row| row.map(|(key, _)| key).map_err(|error| index.failed(index_error(&index.path, &error)))))
-    }
-
-    /// The last row of a table.
-    pub(crate) fn last(&self, table: Table) -> Result<Option<KeyValue>, StoreError> {
-        let mut rows = self.snapshot.iterator_cf(self.index.family(table)?, IteratorMode::End);
-        rows.next().transpose().map_err(|error| self.index.failed(index_error(&self.index.path, &error)))
-    }
-}
-
 /// Changes that become visible and durable together.
 pub(crate) struct Batch<'a> {
     index: &'a Index,
     /// In the order of [`Table::ALL`]: looking one up by its name costs as much as putting a small row.
     families: [Option<&'a ColumnFamily>; Table::ALL.len()],
     batch: WriteBatch,
+    has_bodies: bool,
     failed: Option<StoreError>,
 }
 
@@ -373,6 +334,7 @@ impl<'a> Batch<'a> {
 
     /// Sets a value. A table that is absent fails the write of the whole batch.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.has_bodies |= table == Table::Bodies;
         match self.family(table) {
             Ok(family) => self.batch.put_cf(family, key, value),
             Err(error) => self.failed = Some(error),
@@ -394,7 +356,7 @@ impl<'a> Batch<'a> {
 }
 
 fn cache(options: &IndexOptions) -> Cache {
-    Cache::new_lru_cache(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX))
+    Cache::new_hyper_clock_cache(to_usize(options.cache_bytes), 0)
 }
 
 fn database_options(options: &IndexOptions) -> Options {
@@ -466,7 +428,7 @@ fn to_usize(bytes: u64) -> usize {
 }
 
 /// Only what RocksDB calls corrupt is damaged: an I/O error may be gone at the next try.
-fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
+pub(super) fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
     let (path, message) = (path.to_path_buf(), error.to_string());
     match error.kind() {
         rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged { path, message },
@@ -475,14 +437,14 @@ fn index_error(path: &Path, error: &rocksdb::Error) -> StoreError {
 }
 
 /// Reading one row: a block that does not match its checksum is a statement about the row, not about the index.
-fn row_error(path: &Path, table: Table, error: &rocksdb::Error) -> StoreError {
+pub(super) fn row_error(path: &Path, table: Table, error: &rocksdb::Error) -> StoreError {
     match error.kind() {
         rocksdb::ErrorKind::Corruption => StoreError::CorruptRow { table: table.name(), reason: error.to_string() },
         _ => index_error(path, error),
     }
 }
 
-fn write_error(path: &Path, disk: &dyn Disk, error: &rocksdb::Error) -> StoreError {
+pub(super) fn write_error(path: &Path, disk: &dyn Disk, error: &rocksdb::Error) -> StoreError {
     let volume = path.parent().unwrap_or(path);
     match disk.space(volume) {
         Ok(space) if space.available_bytes < FULL_BELOW_BYTES => StoreError::StorageFull { path: volume.to_path_buf() },

@@ -7,7 +7,7 @@
 //! later has a higher one.
 
 use super::error::StoreError;
-use super::index::View;
+use super::index_view::View;
 use super::integrity::WalkPlace;
 use super::keys::{Table, number_key};
 use super::reads::BadBody;

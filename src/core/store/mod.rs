@@ -52,6 +52,8 @@ mod feed_rows;
 mod group;
 mod holdings;
 mod index;
+mod index_ingest;
+mod index_view;
 mod integrity_batch;
 mod keys;
 mod late_sync;
@@ -77,6 +79,9 @@ mod store_tests;
 
 #[cfg(test)]
 mod batch_tests;
+
+#[cfg(test)]
+mod index_ingest_tests;
 
 #[cfg(test)]
 mod fault_tests;

@@ -85,6 +85,10 @@ pub(crate) fn open(options: StoreOptions) -> Result<(Arc<Core>, Writer, OpenRepo
     let mut report = OpenReport { created, unclean, counted, rebuilt, ..OpenReport::default() };
     // Also after a clean stop: the index may be an older one than it was.
     (state, report.deletes_restored) = lost_deletes::restore(&core, state)?;
+    if unclean {
+        // A table file of bodies may have been taken in whose manifests were never written.
+        core.dead_bodies.note_unsettled(&body_numbers::unsettled(&core.index)?);
+    }
     let left_strays = unclean && !remove_orphans(&core, &mut report)?;
     let writer = start_writer(&core, state, left_strays)?;
     Ok((core, writer, report))

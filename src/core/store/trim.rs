@@ -53,6 +53,13 @@ impl DeadBodies {
         self.add(Dead { low: body_no.0, high: body_no.0, bytes: bytes.max(1) });
     }
 
+    /// Notes numbers among which there may be bodies that never got an owner, enough to be looked at soon.
+    pub(crate) fn note_unsettled(&self, numbers: &std::ops::Range<u64>) {
+        if let Some(high) = numbers.end.checked_sub(1).filter(|high| *high >= numbers.start) {
+            self.add(Dead { low: numbers.start, high, bytes: u64::MAX });
+        }
+    }
+
     fn add(&self, dead: Dead) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(dead);
     }

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::StoreError;
 use super::feed_rows::{FeedRows, PIECE_ROWS, log_row};
-use super::index::View;
+use super::index_view::View;
 use super::keys::{Table, key_number, number_key};
 use super::record::Record;
 use super::state::{Core, corrupt, is_deleted, is_expired, tombstone_version};
@@ -227,14 +227,14 @@ impl Core {
             let taken = rows.add(piece)?;
             page.next = taken.checked_sub(1).and_then(|last| seqs.get(last)).map_or(page.next, |seq| *seq);
             if taken < seqs.len() {
-                page.rows = rows.finish();
+                page.rows = rows.finish()?;
                 return Ok(page);
             }
         }
         if listed.peek().is_none() {
             page.next = bound;
         }
-        page.rows = rows.finish();
+        page.rows = rows.finish()?;
         Ok(page)
     }
 }

@@ -160,13 +160,13 @@ impl Check for BudgetOvercommit {
         if !context.layout()?.identity().exists() {
             return Ok(Outcome::ok("no node has started here yet"));
         }
-        // Beside a running node its own figure is the current one.
-        let charged_bytes = match (&context.vantage, context.index_trouble()) {
-            (Vantage::Live(status), _) if status.space.is_some() => {
-                status.space.as_ref().map_or(0, |space| space.charged_bytes)
-            }
-            (_, None) => context.index()?.stats().charged_bytes,
-            (_, Some(_)) => return Ok(Outcome::skip("what artifacts take is only known once the index opens")),
+        // Beside a running node its own figure is the current one, and opening the index again would replay its log.
+        let charged_bytes = match &context.vantage {
+            Vantage::Live(status) => status.space.as_ref().map(|space| space.charged_bytes),
+            Vantage::Offline(_) => context.index().ok().map(|index| index.stats().charged_bytes),
+        };
+        let Some(charged_bytes) = charged_bytes else {
+            return Ok(Outcome::skip("what artifacts take is only known once the index opens"));
         };
         let staged_bytes = super::staging::staged_bytes(context, pulse).unwrap_or(0);
         let ballast_bytes = ballast_of(context)?.bytes();

@@ -14,7 +14,7 @@ use crate::core::store::sizes::IndexSizes;
 /// Code, stacks, allocator slack, the marks of reads (4 MiB) and connections of a quiet node.
 const PROCESS_BYTES: u64 = 64 << 20;
 /// A page of a peer's feed while it is read and decoded: twice the most that is asked for.
-const PEER_PAGE_BYTES: u64 = 2 * crate::core::bootstrap::source_feed::FEED_PAGE_BYTES;
+const PEER_PAGE_BYTES: u64 = 2 * crate::core::bootstrap::source_backfill::WALK_PAGE_BYTES_MAX;
 /// A body on its way from a peer: the largest that is kept in memory.
 const BODY_BYTES: u64 = 1 << 20;
 /// Requests that hold a buffer at the same time, for each worker thread.
