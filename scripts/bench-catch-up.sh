@@ -7,13 +7,13 @@ source "$(dirname "$0")/bench-lib.sh"
 count=${1:-100000} bytes=${2:-4096} turns=${3:-3} goal=${4:-5}
 scripts/install-packages.sh rsync curl
 
-# usage: report WHAT START      prints a turn and keeps its time
+# usage: report WHAT TOOK CPU   prints a turn and keeps its figures
 report() {
-  local took
-  took=$(since "$2")
-  note "$1" "$took"
-  awk -v what="$1" -v took="$took" -v count="$count" -v bytes="$bytes" 'BEGIN {
-    printf "%-6s %8.2f s  %9.0f artifacts/s  %8.1f MiB/s\n", what, took, count / took, count * bytes / took / 1048576 }'
+  note "$1" "$2"
+  note "$1-cpu" "$3"
+  awk -v what="$1" -v took="$2" -v cpu="$3" -v count="$count" -v bytes="$bytes" 'BEGIN {
+    printf "%-6s %8.2f s  %9.0f artifacts/s  %8.1f MiB/s  %6.2f s of processors on both sides\n",
+      what, took, count / took, count * bytes / took / 1048576, cpu }'
 }
 
 if [ "$bytes" -le 32768 ]; then
@@ -43,17 +43,23 @@ echo "$count artifacts of $bytes bytes, $turns turns"
 for _ in $(seq "$turns"); do
   rm -rf "$folder/joiner" "$folder/copy"
   sync
+  before=$(cpu source)
   began=$(seconds)
   start joiner source
   complete joiner
-  report kura "$began"
+  took=$(since "$began")
+  report kura "$took" "$(sum "$(cpu source)" "$(cpu joiner)" "$before")"
   note memory "$(awk '/VmHWM/ { print $2 / 1024 }' "/proc/${pid[joiner]}/status")"
   stop joiner KILL
   sync
+  before=$(cpu rsync)
   began=$(seconds)
-  rsync -a --whole-file "rsync://127.0.0.1:$rsync_port/files/" "$folder/copy/"
-  report rsync "$began"
+  client=$({ TIMEFORMAT='%U %S'; time rsync -a --whole-file "rsync://127.0.0.1:$rsync_port/files/" "$folder/copy/"; } 2>&1)
+  took=$(since "$began")
+  report rsync "$took" "$(sum "$(cpu rsync)" "$(sum $client)" "$before")"
 done
 ratio=$(awk -v kura="$(median kura)" -v rsync="$(median rsync)" 'BEGIN { printf "%.2f", rsync / kura }')
 row "cold catch-up, $count x $bytes B, by rsync's rate" "$ratio times" "at least $goal times"
+ratio=$(awk -v kura="$(median kura-cpu)" -v rsync="$(median rsync-cpu)" 'BEGIN { printf "%.2f", rsync / kura }')
+row "the same by processor seconds of both sides" "$ratio times ($(median kura-cpu) s, $(median rsync-cpu) s)" "none"
 row "memory of the joining node meanwhile" "$(median memory) MiB" "under 200 MiB"

@@ -49,6 +49,9 @@ ready() { wait_for "$1" /ready '"ready":true'; }
 
 seconds() { date +%s.%N; }
 since() { awk -v start="$1" -v end="$(seconds)" 'BEGIN { printf "%.3f", end - start }'; }
+# usage: cpu NAME              processor seconds of a process so far, with those of its children that have ended
+cpu() { awk -v hz="$(getconf CLK_TCK)" '{ printf "%.2f", ($14 + $15 + $16 + $17) / hz }' "/proc/${pid[$1]}/stat"; }
+sum() { awk -v a="$1" -v b="$2" -v less="${3:-0}" 'BEGIN { printf "%.2f", a + b - less }'; }
 # usage: note WHAT VALUE        keeps a figure; median WHAT takes the middle one of those kept
 note() { echo "$2" >>"$folder/figures-$1"; }
 median() { sort -n "$folder/figures-$1" | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }

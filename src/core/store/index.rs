@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
+    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use super::error::StoreError;
@@ -97,6 +97,7 @@ pub(crate) struct Index {
     pub(super) room: Arc<MetadataRoom>,
     /// How table files of bodies are written to be taken in.
     pub(super) ingested: Options,
+    memory_only: ReadOptions,
     /// Whether bodies came in with a batch since the last table was taken in.
     pub(super) has_loose_bodies: AtomicBool,
     /// The first thing found that says more than one row of it is damaged.
@@ -128,6 +129,8 @@ impl Index {
         let (path, disk, room) = (options.path.clone(), Arc::clone(&options.disk), Arc::clone(&options.room));
         let (cache_bytes, write_buffers_bytes) = (options.cache_bytes, options.sizes.write_buffers_bytes);
         let ingested = table_options(options, &cache, Some(Table::Bodies));
+        let mut memory_only = ReadOptions::default();
+        memory_only.set_read_tier(ReadTier::BlockCache);
         let has_loose_bodies = AtomicBool::new(true);
         Self {
             db,
@@ -135,6 +138,7 @@ impl Index {
             disk,
             room,
             ingested,
+            memory_only,
             has_loose_bodies,
             damage: OnceLock::new(),
             cache,
@@ -213,6 +217,11 @@ impl Index {
             path: self.path.clone(),
             message: format!("the table {} is absent", table.name()),
         })
+    }
+
+    /// One value, if it takes no look at the disk to know it; `None` says nothing. A value that is damaged is not known.
+    pub(crate) fn get_in_memory(&self, table: Table, key: &[u8]) -> Option<Option<DBPinnableSlice<'_>>> {
+        self.db.get_pinned_cf_opt(self.family(table).ok()?, key, &self.memory_only).ok()
     }
 
     /// One value.

@@ -51,6 +51,7 @@ mod facade;
 mod feed_rows;
 mod group;
 mod holdings;
+mod in_memory;
 mod index;
 mod index_ingest;
 mod index_view;

@@ -1,6 +1,6 @@
 //! The shared GET and HEAD: look up, open, choose what to send, count, answer.
 //!
-//! How it works: lookup and opening are one hop to the executor. A missing, short or corrupt body found there is an
+//! How it works: what lies in memory is answered at once; else lookup and opening are one hop to the executor. A missing, short or corrupt body found there is an
 //! honest miss, since the header is not out yet. A GET that misses is asked of the peers as long as they may have what
 //! is not here; a HEAD speaks of this node alone, because who hears yes from it does not send what it has. Reads that
 //! come before the store is open wait, bounded by the store handle.
@@ -16,6 +16,7 @@ use super::closure;
 use super::problem::{Direction, Problem, Shape};
 use super::range::{Conditions, Selection, etag};
 use super::rule::Target;
+use crate::core::base::ids::ArtifactId;
 use crate::core::bootstrap::read_through::{Delivery, Through};
 use crate::core::server::metrics::ArtifactResult;
 use crate::core::server::node::NodeContext;
@@ -192,6 +193,9 @@ async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditi
 
 async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Result<Found, Problem> {
     let id = target.name.artifact_id(&node.config.tenant_id);
+    if let Some(found) = find_in_memory(node, &id, &conditions) {
+        return Ok(found);
+    }
     let found = node.store.call(move |store| {
         let Some(record) = store.lookup(&id)? else { return Ok(None) };
         store.note_read(&id);
@@ -202,6 +206,15 @@ async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Re
         Ok(opened.map(|(record, body)| Found::Open(Box::new(record), body)))
     });
     found.await?.ok_or(Problem::NotFound)
+}
+
+/// What lies in memory is answered without another thread; `None` says nothing.
+fn find_in_memory(node: &NodeContext, id: &ArtifactId, conditions: &Conditions) -> Option<Found> {
+    let store = node.store.current()?;
+    let (record, body) = store.find_in_memory(id)?;
+    store.note_read(id);
+    let record = Box::new(record);
+    Some(if conditions.not_modified(&record.digest) { Found::NotModified(record) } else { Found::Open(record, body) })
 }
 
 fn not_modified(record: &Record) -> Response {
