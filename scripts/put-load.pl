@@ -2,11 +2,13 @@
 # usage: put-load.pl PORT COUNT BYTES [WRITERS]
 #
 # Writes COUNT artifacts of BYTES random bytes to the node on a port of this machine, over kept-alive connections, and
-# stops at the first answer that is not 200. Needs only the perl that is part of every Debian.
+# stops at the first answer that is not 200. With PRINT_ENDS each writer prints when it had its last answer. Needs only
+# the perl that is part of every Debian.
 use strict;
 use warnings;
 use IO::Socket::INET;
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
+use Time::HiRes qw(time);
 
 my ($port, $count, $bytes, $writers) = @ARGV;
 die "usage: put-load.pl PORT COUNT BYTES [WRITERS]\n" unless $bytes;
@@ -41,7 +43,11 @@ sub write_share {
 my @children = map {
     my $share = $_;
     my $child = fork // die "fork: $!\n";
-    if (!$child) { write_share($share); exit 0 }
+    if (!$child) {
+        write_share($share);
+        printf "%.6f\n", time if $ENV{PRINT_ENDS};
+        exit 0;
+    }
     $child;
 } 0 .. $writers - 1;
 my $failed = 0;

@@ -98,7 +98,10 @@ fn under_pressure_no_more_tables_go_than_are_needed() {
     assert!(report.bytes > 500_000 && report.bytes < 4 * store.core().sizes.table_file_bytes, "{report:?}");
     assert_eq!(store.lookup(&id("ios", "k0")).unwrap(), None, "the lowest numbers go");
     assert!(store.lookup(&id("ios", "k700")).unwrap().is_some());
-    assert_eq!(body_tables::all(store.core()).unwrap(), before[1..], "its file is dropped at once");
+    // RocksDB may write one of them again at its leisure, some bytes shorter.
+    let numbers = |tables: &[BodyTable]| tables.iter().map(|table| (table.first, table.last)).collect::<Vec<_>>();
+    let after = body_tables::all(store.core()).unwrap();
+    assert_eq!(numbers(&after), numbers(&before[1..]), "its file is dropped at once");
     assert_exact(&store);
 }
 
