@@ -1,4 +1,5 @@
-//! `kura bootstrap` while its peers die: it exits 0 only if all they had is here.
+//! `kura bootstrap` while its peers die, or its time is over: it exits 0 only if all they had is here, and its report
+//! says what is.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -113,4 +114,15 @@ fn a_run_whose_peers_died_when_all_was_on_its_way_may_end_well() {
     trio.kill_peers();
     let (code, report) = Trio::end(run);
     assert_eq!((code, &report["complete"], trio.here()), (Some(0), &true.into(), COUNT), "{report}");
+}
+
+#[test]
+fn a_run_that_is_stopped_reports_what_it_applied_although_an_answer_was_under_way() {
+    let trio = Trio::new();
+    let (code, report) = Trio::end(trio.begin(&["--limit-rate", "200KiB/s", "--deadline", "3s"]));
+    assert_eq!((code, &report["stopped_by"]), (Some(5), &"deadline".into()), "{report}");
+    let (applied, here) = (report["applied"].as_u64().unwrap(), trio.here());
+    // What the committer had at that moment may be there besides.
+    assert!((2..COUNT).contains(&applied) && (applied..=applied + 2).contains(&here), "{here} are here: {report}");
+    assert_eq!(report["applied_bytes"], applied * BYTES);
 }

@@ -34,6 +34,9 @@ pub(super) enum BulkEnd {
     Alone,
 }
 
+/// Is told the end of an item, by its place, as soon as it is settled: a run that is stopped has it in its report.
+pub(super) type Settled<'a> = &'a (dyn Fn(usize, &ItemEnd) + Sync);
+
 /// Asks one holder for these items; what became of each, in their order.
 ///
 /// # Errors
@@ -42,7 +45,7 @@ pub(super) async fn ask_in_bulk(
     engine: &Engine,
     progress: &dyn Progress,
     holder: &str,
-    items: &[PlannedItem],
+    (items, settled): (&[PlannedItem], Settled<'_>),
 ) -> Result<BulkAsked, StoreError> {
     let mut asked = BulkAsked { ends: items.iter().map(|_| None).collect(), cut: None };
     let permit = match enter(engine, holder).await {
@@ -55,7 +58,7 @@ pub(super) async fn ask_in_bulk(
     engine.metrics.bodies_requested(BodyRequest::Bulk);
     let wanted = items.iter().map(|item| BulkItem::new(item.id, item.record.version())).collect();
     match engine.client.bulk(holder, wanted).await {
-        Ok(stream) => take_answers(engine, progress, holder, items, stream, &mut asked).await?,
+        Ok(stream) => take_answers(engine, progress, holder, (items, settled), stream, &mut asked).await?,
         Err(error) => asked.cut = Some(error.into()),
     }
     note_fared(engine, holder, permit, asked.cut.as_ref());
@@ -77,7 +80,7 @@ async fn take_answers(
     engine: &Engine,
     progress: &dyn Progress,
     holder: &str,
-    items: &[PlannedItem],
+    (items, told): (&[PlannedItem], Settled<'_>),
     stream: BulkStream,
     asked: &mut BulkAsked,
 ) -> Result<(), StoreError> {
@@ -105,7 +108,14 @@ async fn take_answers(
     let mut settled = answers.then(stage).map(settle).buffer_unordered(COMMITS_MAX).boxed();
     while let Some(end) = settled.next().await {
         match end? {
-            Ok((place, end)) => asked.ends.get_mut(place).map_or((), |slot| *slot = Some(end)),
+            Ok((place, end)) => {
+                let Some(slot) = asked.ends.get_mut(place) else { continue };
+                match &end {
+                    BulkEnd::Ended(end) if end.is_settled() && slot.is_none() => told(place, end),
+                    _ => {}
+                }
+                *slot = Some(end);
+            }
             Err(error) => asked.cut = Some(error),
         }
     }

@@ -163,11 +163,17 @@ async fn ask_holder(
             break;
         }
         let (items, errors): (Vec<_>, Vec<_>) = undelivered.into_iter().unzip();
-        let asked = ask_in_bulk(pass.engine, pass.progress, &holder.url, &items).await?;
+        let told = |place: usize, end: &ItemEnd| {
+            if let Some(item) = items.get(place) {
+                ends.note_settled(item, end);
+            }
+        };
+        let asked = ask_in_bulk(pass.engine, pass.progress, &holder.url, (&items, &told)).await?;
         let is_last = ask == ASKS_MAX || asked.ends.iter().all(Option::is_none);
         undelivered = Vec::new();
         for ((item, error), end) in items.into_iter().zip(errors).zip(asked.ends) {
             match end {
+                Some(BulkEnd::Ended(end)) if end.is_settled() => {}
                 Some(BulkEnd::Ended(end)) => ends.note(item, end),
                 Some(BulkEnd::Alone) => rest.alone.push(item),
                 Some(BulkEnd::Error(full @ FetchError::DiskFull(_))) => ends.note(item, full.into()),

@@ -161,7 +161,7 @@ async fn try_in_bulk(
     tried: &mut Vec<Tried>,
 ) -> Result<Vec<(Asked, Option<FetchError>)>, StoreError> {
     let (rows, items): (Vec<_>, Vec<_>) = left.into_iter().unzip();
-    let asked = ask_in_bulk(engine, progress, &holder.url, &items).await?;
+    let asked = ask_in_bulk(engine, progress, &holder.url, (&items, &|_, _| {})).await?;
     let mut rest = Vec::new();
     for ((row, item), end) in rows.into_iter().zip(items).zip(asked.ends) {
         match end {

@@ -105,6 +105,11 @@ impl ItemEnd {
         Self { error: Some(error), ..Self::new(outcome, 0) }
     }
 
+    /// Whether the artifact, or what beats it, is here.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.outcome, Outcome::Applied | Outcome::AlreadyPresent)
+    }
+
     /// What it means for progress; an absence that the holder owns up to is settled.
     pub(super) fn row_end(&self, version_ms: u64) -> RowEnd {
         match self.outcome {
@@ -180,6 +185,12 @@ impl<'a> PageEnds<'a> {
         if end.is_unsettled() {
             noted.unsettled.push((item, end));
         }
+    }
+
+    /// Takes note of an end of which nothing is left to do.
+    pub(super) fn note_settled(&self, item: &PlannedItem, end: &ItemEnd) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        note_end(self.pass, &mut noted.summary, (&item.id, item.record.version_ms), end, false);
     }
 
     /// Takes note of the ends of what was at hand, the usual ones together. Where the volume is full the page ends, and
