@@ -261,10 +261,13 @@ impl<'policy> Planner<'policy> {
             self.files.push(file);
             return;
         }
-        self.largest.extend(self.files.drain(..).map(Reverse));
-        self.largest.push(Reverse(file));
-        self.largest.pop();
         self.plan.is_cut = true;
+        self.largest.extend(std::mem::take(&mut self.files).into_iter().map(Reverse));
+        // Of files that are all alike none that comes later takes the place of another.
+        if self.largest.peek().is_some_and(|smallest| smallest.0 < file) {
+            self.largest.pop();
+            self.largest.push(Reverse(file));
+        }
     }
 
     /// A file of several names is freed with the last of them: its bytes count once all names were met.

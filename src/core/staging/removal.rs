@@ -94,12 +94,11 @@ pub(super) fn remove_all(tree: &StagingFolders, paths: &[&StagedPath], ownership
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(OUTCOMES_WAITING_MAX);
         let mut left = Vec::new();
-        for lane in lanes {
+        for lane in &lanes {
             let sender = sender.clone();
-            let numbers = lane.clone();
-            let run = move || drive(Remover::new(tree, ownership), paths, &numbers, &sender);
+            let run = move || drive(Remover::new(tree, ownership), paths, lane, &sender);
             if std::thread::Builder::new().name("reclaim".to_owned()).spawn_scoped(scope, run).is_err() {
-                left.extend(lane);
+                left.extend_from_slice(lane);
             }
         }
         drop(sender);
