@@ -374,6 +374,12 @@ impl SimNode {
         Ok(wanted)
     }
 
+    /// Whether it asks for something just now that is nowhere any more, as it does now and then for ever.
+    pub fn asks_for_what_is_nowhere(&self) -> Result<bool> {
+        let (noted, kept) = (self.store()?.wanted_page(None, 4096)?.len(), self.wants()?.len());
+        Ok(noted > kept && self.node()?.engine.flights.count() > 0)
+    }
+
     /// Why it has not come to rest yet.
     pub fn unrest(&self) -> Result<Option<String>> {
         let node = self.node()?;
