@@ -159,7 +159,7 @@ fn acknowledged_writes_survive(kind: Kind) {
                 writes => Err(format!("{writes} of {enough}")),
             });
             std::thread::sleep(Duration::from_micros(random.next() % 20_000));
-            node.signal(Signal::STOP);
+            hold(&node);
             let now: Vec<Ledger> = ledgers.iter().map(|ledger| lock(ledger).clone()).collect();
             check(&volume, folder.path(), loss, &now);
             node.signal(Signal::CONT);
@@ -168,6 +168,24 @@ fn acknowledged_writes_survive(kind: Kind) {
     let deletes: u64 = ledgers.iter().map(|ledger| lock(ledger).deletes).sum();
     assert!(deletes > 0, "nothing was deleted");
     node.kill();
+}
+
+/// Stops every thread of the node. The signal only asks: on a busy machine a thread went on for two more answers, which the
+/// ledgers, read at once, did not have.
+fn hold(node: &Node) {
+    node.signal(Signal::STOP);
+    let tasks = format!("/proc/{}/task", node.pid());
+    eventually("all threads stand still", Duration::from_secs(20), || {
+        for task in std::fs::read_dir(&tasks).map_err(|error| error.to_string())?.flatten() {
+            // A thread that has ended meanwhile stands still, too.
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            if !stat.is_empty() && state != Some('T') {
+                return Err(stat);
+            }
+        }
+        Ok(())
+    });
 }
 
 /// However the losses end, the writers are let go, and the node they wait for.
