@@ -13,7 +13,7 @@ pub const WRITERS: u64 = 4;
 /// What must be stored before the error.
 const STORED_BEFORE: u64 = 60;
 
-/// What each client tries after it.
+/// So often each client is refused after it, but for tries that a disk which fails little by little still takes.
 pub const TRIED_AFTER: u64 = 15;
 
 /// How long a node may take for dozens of writes, and to end.
@@ -50,21 +50,36 @@ impl Told {
     }
 }
 
-/// Writes until enough writes after the error have been tried.
-fn write(node: &Node, writer: u64, stored: &AtomicU64, has_error: &AtomicBool) -> Told {
+/// Tries of a client after the error; past them it takes writes.
+const TRIES_MAX: u64 = 10 * TRIED_AFTER;
+
+/// What the clients know of the disk.
+#[derive(Debug, Default)]
+struct Disk {
+    /// It may fail from now on.
+    is_failing: AtomicBool,
+    /// It fails.
+    has_failed: AtomicBool,
+}
+
+/// Writes until enough writes were refused.
+fn write(node: &Node, writer: u64, stored: &AtomicU64, disk: &Disk) -> Told {
     let mut told = Told::default();
-    let (mut number, mut tried) = (0, 0);
-    while tried < TRIED_AFTER {
-        let is_after = has_error.load(Ordering::SeqCst);
+    let (mut number, mut tried, mut refused) = (0, 0, 0);
+    while refused < TRIED_AFTER && tried < TRIES_MAX {
+        let is_after = disk.has_failed.load(Ordering::SeqCst);
         let next = artifact(writer, number);
         let start = Instant::now();
         match next.store(node) {
             Ok(()) => {
-                let is_late = has_error.load(Ordering::SeqCst);
+                let is_late = disk.is_failing.load(Ordering::SeqCst);
                 if is_late { &mut told.late } else { &mut told.stored }.push(next);
                 stored.fetch_add(1, Ordering::SeqCst);
             }
-            Err(error) => told.refused.push(error.to_string()),
+            Err(error) => {
+                told.refused.push(error.to_string());
+                refused += u64::from(is_after);
+            }
         }
         told.slowest = told.slowest.max(start.elapsed());
         tried += u64::from(is_after);
@@ -74,14 +89,14 @@ fn write(node: &Node, writer: u64, stored: &AtomicU64, has_error: &AtomicBool) -
 }
 
 /// Reads these again and again: always the very bytes, but once there was an error perhaps none.
-fn read(node: &Node, artifacts: &[Artifact], has_error: &AtomicBool, is_over: &AtomicBool) -> (Told, u32) {
+fn read(node: &Node, artifacts: &[Artifact], disk: &Disk, is_over: &AtomicBool) -> (Told, u32) {
     let (mut told, mut reads) = (Told::default(), 0);
     while !is_over.load(Ordering::SeqCst) {
         for artifact in artifacts {
             let start = Instant::now();
             if let Err(error) = artifact.check(node) {
                 let text = error.to_string();
-                assert!(has_error.load(Ordering::SeqCst) && !text.contains("other bytes"), "{text}");
+                assert!(disk.is_failing.load(Ordering::SeqCst) && !text.contains("other bytes"), "{text}");
                 told.unread += 1;
             }
             told.slowest = told.slowest.max(start.elapsed());
@@ -93,20 +108,21 @@ fn read(node: &Node, artifacts: &[Artifact], has_error: &AtomicBool, is_over: &A
 
 /// Clients write and read all the while; in the midst of it the disk fails.
 pub fn load_over(node: &Node, before: &[Artifact], fail: impl FnOnce()) -> Told {
-    let (stored, has_error, is_over) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let (stored, disk, is_over) = (AtomicU64::new(0), Disk::default(), AtomicBool::new(false));
     let mut all = Told::default();
     std::thread::scope(|scope| {
-        let (stored, has_error, is_over) = (&stored, &has_error, &is_over);
+        let (stored, disk, is_over) = (&stored, &disk, &is_over);
         let writers: Vec<_> =
-            (1..=WRITERS).map(|writer| scope.spawn(move || write(node, writer, stored, has_error))).collect();
+            (1..=WRITERS).map(|writer| scope.spawn(move || write(node, writer, stored, disk))).collect();
         let (some, others) = before.split_at(before.len() / 2);
-        let readers = [some, others].map(|part| scope.spawn(move || read(node, part, has_error, is_over)));
+        let readers = [some, others].map(|part| scope.spawn(move || read(node, part, disk, is_over)));
         eventually("some writes", DONE_WITHIN, || {
             let count = stored.load(Ordering::SeqCst);
             if count >= STORED_BEFORE { Ok(()) } else { Err(format!("{count} stored")) }
         });
-        has_error.store(true, Ordering::SeqCst);
+        disk.is_failing.store(true, Ordering::SeqCst);
         fail();
+        disk.has_failed.store(true, Ordering::SeqCst);
         writers.into_iter().for_each(|writer| all.add(writer.join().expect("a writer")));
         is_over.store(true, Ordering::SeqCst);
         let mut reads = 0;
