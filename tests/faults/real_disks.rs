@@ -165,6 +165,10 @@ fn is_named_and_heals(kind: Kind, failure: Failure) {
     disk.mend();
     assert_healed(&mut node, &before, &told);
 
+    if failure == Failure::NothingBelow {
+        // A start may find all it writes in blocks that the disk has already.
+        return;
+    }
     assert!(node.stop().success());
     disk.fail();
     assert_each_start_is_named(&mut node);
