@@ -4,3 +4,4 @@ pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod recent;
+pub mod repeated;

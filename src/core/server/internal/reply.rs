@@ -3,11 +3,13 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 
 use crate::core::base::ids::Digest;
 use crate::core::mesh::wire::{PAGE_DIGEST_HEADER, PeerErrorBody};
 use crate::core::staging::area::StagingError;
 use crate::core::store::error::StoreError;
+use crate::core::telemetry::repeated::Repeated;
 
 /// Seconds after which a refused peer may come back.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -61,10 +63,15 @@ impl From<StagingError> for Refused {
     }
 }
 
+/// Peers try again by themselves, each of them.
+static FAULTS: Repeated = Repeated::new(20);
+
 impl From<Refused> for Response {
     fn from(refused: Refused) -> Self {
-        if refused.status.is_server_error() {
-            tracing::warn!(code = refused.code, message = %refused.message, "peer_request_failed");
+        if refused.status.is_server_error()
+            && let Some(left_out) = FAULTS.next(Instant::now())
+        {
+            tracing::warn!(code = refused.code, message = %refused.message, left_out, "peer_request_failed");
         }
         let retry_after_ms = (refused.status == StatusCode::SERVICE_UNAVAILABLE).then_some(1000);
         let body = PeerErrorBody { code: refused.code.to_owned(), message: refused.message, retry_after_ms };

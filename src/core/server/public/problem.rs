@@ -8,9 +8,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 
 use crate::core::staging::area::StagingError;
 use crate::core::store::error::StoreError;
+use crate::core::telemetry::repeated::Repeated;
+
+/// Faults name paths and artifacts, so more of them are worth reading.
+static FAULTS: Repeated = Repeated::new(20);
 
 /// How trouble looks to a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,13 @@ impl Limit {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::BodyLength, Self::DiskSpace, Self::StagingLedger, Self::UploadSlots, Self::Draining, Self::StoreNotOpen];
+
+    /// The lines logged for it.
+    fn lines(self) -> &'static Repeated {
+        /// One is as good as many: the requests differ, the limit does not.
+        static LINES: [Repeated; Limit::ALL.len()] = [const { Repeated::new(3) }; Limit::ALL.len()];
+        LINES.get(self as usize).unwrap_or(&FAULTS)
+    }
 
     /// The name in metrics.
     pub fn name(self) -> &'static str {
@@ -171,10 +183,19 @@ impl Problem {
         response
     }
 
-    fn shaped(&self, shape: Shape, direction: Direction) -> Response {
-        if self.status().is_server_error() {
-            tracing::warn!(status = self.status().as_u16(), error = %self, "request_failed");
+    /// A fault of ours is logged, but not each of many alike.
+    fn log(&self) {
+        let status = self.status();
+        let lines = self.limit().map_or(&FAULTS, |limit| limit.lines());
+        if status.is_server_error()
+            && let Some(left_out) = lines.next(Instant::now())
+        {
+            tracing::warn!(status = status.as_u16(), error = %self, left_out, "request_failed");
         }
+    }
+
+    fn shaped(&self, shape: Shape, direction: Direction) -> Response {
+        self.log();
         match (shape, direction) {
             (Shape::Nx, Direction::Read) => json(StatusCode::NOT_FOUND, &self.to_string()),
             (Shape::Nx, Direction::Write) => plain(StatusCode::FORBIDDEN, self.to_string()),
