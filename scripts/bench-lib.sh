@@ -38,11 +38,10 @@ stop() {
 
 # usage: wait_for NAME PATH TEXT      until the node's public port answers the path with the text
 wait_for() {
-  local deadline=$((SECONDS + ${WAIT_SECONDS:-1800}))
-  until curl -s "http://127.0.0.1:${port[$1]}$2" | grep -q "$3"; do
-    [ "$SECONDS" -lt "$deadline" ] || { echo "$1 never said $3 at $2" >&2; tail -5 "$folder/$1.log" >&2; exit 1; }
-    sleep 0.01
-  done
+  scripts/wait-for.pl "${port[$1]}" "$2" "$3" "${WAIT_SECONDS:-1800}" && return
+  echo "$1 never said $3 at $2" >&2
+  tail -5 "$folder/$1.log" >&2
+  exit 1
 }
 complete() { wait_for "$1" /ready '"complete":true'; }
 ready() { wait_for "$1" /ready '"ready":true'; }
