@@ -53,6 +53,23 @@ const FAR_BODY_BYTES: u64 = 32 << 20;
 /// What HTTP/2 grants by default; with it the body would take a hundred seconds.
 const SMALL_WINDOW_BYTES: u64 = 64 << 10;
 
+/// Uploads of which one has to be fast.
+const FAR_TRIES: u32 = 3;
+
+/// How long curl takes to upload a file.
+fn upload(body: &std::path::Path, url: &str, flag: &str, version: &str) -> Duration {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", flag, "-T"]).arg(body).args(["-w", "%{http_version} %{http_code} %{time_total}", url]);
+    let output = curl.output().expect("curl is needed");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let [spoken, status, seconds] = words[..] else { panic!("{said}") };
+    assert_eq!((spoken, status.starts_with('2')), (version, true), "{said}");
+    let took = Duration::from_secs_f64(seconds.parse().unwrap());
+    println!("HTTP/{version}: {FAR_BODY_BYTES} bytes over {ROUND_TRIP:?} in {took:?}");
+    took
+}
+
 #[test]
 fn a_client_far_away_uploads_a_long_body_at_the_speed_of_its_line() {
     let _alone = alone();
@@ -66,18 +83,12 @@ fn a_client_far_away_uploads_a_long_body_at_the_speed_of_its_line() {
     std::io::copy(&mut SeededBody::new(45, FAR_BODY_BYTES), &mut file).unwrap();
     file.flush().unwrap();
     let by_small_windows = ROUND_TRIP * u32::try_from(FAR_BODY_BYTES / SMALL_WINDOW_BYTES).unwrap();
+    let url = format!("http://{far}:{}/gradle/team/{:032x}", node.port, 45);
     for (flag, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
-        let url = format!("http://{far}:{}/gradle/team/{:032x}", node.port, 45);
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", flag, "-T"]).arg(&body).args(["-w", "%{http_version} %{http_code} %{time_total}", &url]);
-        let output = curl.output().expect("curl is needed");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        let words: Vec<&str> = said.split_whitespace().collect();
-        let [spoken, status, seconds] = words[..] else { panic!("{said}") };
-        assert_eq!((spoken, status.starts_with('2')), (version, true), "{said}");
-        let took = Duration::from_secs_f64(seconds.parse().unwrap());
-        println!("HTTP/{version}: {FAR_BODY_BYTES} bytes over {ROUND_TRIP:?} in {took:?}");
-        assert!(took < by_small_windows / 4, "HTTP/{version}: {took:?}; small windows would take {by_small_windows:?}");
+        // A disk that stalls takes longer than the line once in a while; small windows would each time.
+        let upload = |_| upload(&body, &url, flag, version);
+        let took = (0..FAR_TRIES).map(upload).find(|took| *took < by_small_windows / 4);
+        assert!(took.is_some(), "HTTP/{version}: small windows would take {by_small_windows:?}");
     }
     let mut reply = node.client().get(&format!("/gradle/team/{:032x}", 45)).unwrap();
     assert!(crate::support::traffic::equal(&mut reply, &mut SeededBody::new(45, FAR_BODY_BYTES)).unwrap());
