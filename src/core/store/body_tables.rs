@@ -35,13 +35,17 @@ fn body_table(file: &TableFile) -> Option<BodyTable> {
     Some(BodyTable { first, last, bytes: file.bytes, is_moved: file.level > 0 })
 }
 
-/// Stored bytes of all inline bodies that live.
+/// What a row takes of a table besides its body, at most: key, lengths, its part of the index and of the filter. Without
+/// it a table full of tiny live bodies would look mostly dead.
+pub(super) const ROW_BYTES_MAX: u64 = 32;
+
+/// What all inline bodies that live take of their tables, at most.
 pub(super) fn live_bytes(core: &Core) -> Result<u64, StoreError> {
     let mut bytes = 0_u64;
     // A row for each 4,096 bodies.
     for row in core.index.rows(Table::Extents, &[])? {
         let row = Row::decode(&row?.1).map_err(|error| corrupt("extents", error))?;
-        bytes = bytes.saturating_add(row.number(2));
+        bytes = bytes.saturating_add(row.number(2)).saturating_add(row.number(1).saturating_mul(ROW_BYTES_MAX));
     }
     Ok(bytes)
 }

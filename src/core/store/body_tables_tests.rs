@@ -145,6 +145,22 @@ fn no_row_of_a_dead_body_is_ever_deleted() {
     assert_eq!(row.as_deref(), Some(b"one".as_slice()));
 }
 
+/// Each round would move them again.
+#[test]
+fn a_table_of_tiny_live_bodies_does_not_look_dead() {
+    let bench = Bench::new();
+    let store = bench.open();
+    for number in 0..3000 {
+        later(&bench);
+        applied(&store, local("ios", &format!("k{number}"), &[number as u8; 4]));
+    }
+    drop(store);
+    let store = bench.open();
+    let (taken, live) = (bytes(&moved_tables(&store)), body_tables::live_bytes(store.core()).unwrap());
+    assert!(taken > 3000 * 4 * 3 / 2, "{taken} bytes: rows take more than their bodies");
+    assert!(live >= taken, "{live} of {taken} bytes live");
+}
+
 #[test]
 fn bodies_that_died_here_and_there_give_their_room_back() {
     let bench = small_volume();

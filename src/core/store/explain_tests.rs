@@ -1,3 +1,5 @@
+//! What the store says of one artifact: here, gone, or never here.
+
 use super::State;
 use crate::core::base::ids::{Digest, Version};
 use crate::core::store::committer::{Operation, PutMode, PutOrigin};

@@ -139,8 +139,6 @@ impl<'a> Maintenance<'a> {
             }
             if now >= next_round {
                 self.thin_out(queue);
-            }
-            if now >= next_round {
                 next_round = now + SYNC_EVERY;
             }
         }

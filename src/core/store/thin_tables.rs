@@ -69,7 +69,7 @@ fn next_tables(core: &Core, mut tables: Vec<BodyTable>) -> Vec<BodyTable> {
 fn thin(core: &Core, queue: &CommitQueue, table: &BodyTable) -> Result<u64, StoreError> {
     let contents = body_tables::contents(core, table)?;
     let live: Vec<_> = contents.doomed.into_iter().chain(contents.staying).collect();
-    let bytes: u64 = live.iter().map(|(.., bytes)| bytes).sum();
+    let bytes: u64 = live.iter().map(|(.., bytes)| bytes.saturating_add(body_tables::ROW_BYTES_MAX)).sum();
     let is_thin = bytes <= table.bytes / 3 * THIN_THIRDS;
     if !is_thin || !has_room_for(core, bytes) {
         return Ok(0);
