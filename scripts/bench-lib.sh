@@ -19,9 +19,12 @@ free_port() {
   while next_port=$((next_port + 1)) && (exec 3<>"/dev/tcp/127.0.0.1/$next_port") 2>/dev/null; do :; done
 }
 
+# usage: ports NAME             chooses a node's ports, once
+ports() { [ -n "${port[$1]:-}" ] || { free_port; port[$1]=$next_port; free_port; internal[$1]=$next_port; }; }
+
 # usage: start NAME [PEER]      starts a node, with another one as its peer; waits for nothing
 start() {
-  [ -n "${port[$1]:-}" ] || { free_port; port[$1]=$next_port; free_port; internal[$1]=$next_port; }
+  ports "$1"
   local url="http://127.0.0.1:${internal[$1]}" peer=()
   [ -z "${2:-}" ] || peer=(--peer "http://127.0.0.1:${internal[$2]}")
   "$kura" serve --data-dir "$folder/$1" --port "${port[$1]}" --internal-port "${internal[$1]}" --node-url "$url" \

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod executor;
 pub mod ids;
 pub mod limits;
+pub mod memory;
 pub mod port_holder;
 pub mod rng;
 pub mod tar;

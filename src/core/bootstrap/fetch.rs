@@ -105,10 +105,32 @@ pub async fn fetch_artifact(
     id: &ArtifactId,
     listed: &Record,
 ) -> Result<Fetched, FetchError> {
-    if is_large(engine, listed) {
-        return fetch_large(engine, progress, holder, id, listed).await;
+    let fetched = if is_large(engine, listed) {
+        fetch_large(engine, progress, holder, id, listed).await
+    } else {
+        fetch_whole(engine, progress, holder, id, listed).await
+    };
+    if let Err(FetchError::BadCopy(what)) = &fetched {
+        let found = has_good_copy(engine, holder, id).await;
+        tracing::warn!(peer = %holder, artifact = %id, %what, is_good_there = ?found, "bad_copy_came");
     }
-    fetch_whole(engine, progress, holder, id, listed).await
+    fetched
+}
+
+/// Has a holder look at a copy that came wrong; it withdraws one that is bad, and fetches it itself. `None` if it does
+/// not say: then it is asked again with the next try.
+async fn has_good_copy(engine: &Engine, holder: &str, id: &ArtifactId) -> Option<bool> {
+    let response = engine.client.verify_artifact(holder, id).await.ok()?;
+    match response.status {
+        StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::NOT_FOUND => return Some(false),
+        // A seed-era node that sends all of it, or one that is busy.
+        _ => return None,
+    }
+    // The byte is held back until the whole is hashed, which goes on only while somebody waits for it.
+    let mut chunks = response.body;
+    let first = chunks.next().await?;
+    Some(first.is_ok())
 }
 
 /// Fetches whatever version a holder has, in one go.

@@ -17,7 +17,8 @@ use super::feed_frames::{FeedOrder, FeedPageFrames, FrameError, decode_page};
 use super::transport::{PeerRequest, PeerResponse, PeerTransport, TransportError, TransportPhase};
 use super::wire::{
     DIGEST_PREFIX_LEN, DigestReply, ManifestListing, PAGE_DIGEST_HEADER, PeerErrorBody, STORE_ID_HEADER,
-    SetDigestReply, StatusReply, TombstoneListing, encode_query, read_manifest_page, read_tombstone_page,
+    SetDigestReply, StatusReply, TombstoneListing, VERIFY_HEADER, encode_query, read_manifest_page,
+    read_tombstone_page,
 };
 use crate::core::base::ids::{ArtifactId, Digest, Epoch, Seq, StoreId};
 use crate::core::base::limits::{NO_PROGRESS_TIMEOUT, PEER_PAGE_BYTES_MAX};
@@ -325,6 +326,15 @@ impl PeerClient {
                 request.headers.insert(name, value);
             }
         }
+        Ok(self.transport.send(request).await?)
+    }
+
+    /// Has a holder look at its copy, of which one byte comes back if it is good.
+    pub async fn verify_artifact(&self, peer: &str, id: &ArtifactId) -> Result<PeerResponse, PeerError> {
+        let path = format!("/_internal/bootstrap/artifacts/{id}");
+        let mut request = self.request(Method::GET, peer, &path, NO_PROGRESS_TIMEOUT);
+        request.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        request.headers.insert(VERIFY_HEADER, HeaderValue::from_static("1"));
         Ok(self.transport.send(request).await?)
     }
 

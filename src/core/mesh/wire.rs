@@ -51,6 +51,9 @@ pub const STORE_ID_HEADER: &str = "x-kura-store-id";
 /// Carries the record of an artifact, hex of its wire form, beside the body.
 pub const RECORD_HEADER: &str = "x-kura-record";
 
+/// Asks a holder to hold a body against its digest even if it did so before: what it sent was wrong.
+pub const VERIFY_HEADER: &str = "x-kura-verify";
+
 /// Carries the BLAKE3 of a JSON answer, hex: a listing has no digest of its own, and a version that was changed on the way
 /// would be committed as it came. Absent from seed-era nodes.
 pub const PAGE_DIGEST_HEADER: &str = "x-kura-page-digest";

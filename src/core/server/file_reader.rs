@@ -1,8 +1,9 @@
 //! Reads a body file for a response: in bounded chunks, verified on its first read.
 //!
-//! How it works: a file is read chunk by chunk on the executor, one chunk ahead of nobody: the connection asks, then
-//! the next one is read. A file that was not verified in this process is hashed from its first byte while it goes
-//! out, and the last chunk of what was asked is held back until the whole file proved good.
+//! How it works: a file is read chunk by chunk, one chunk ahead of nobody: the connection asks, then the next one is
+//! read. What lies in the page cache is copied on the spot (`RWF_NOWAIT` answers with less instead of waiting for the
+//! disk); the rest is read on the executor. A file that was not verified in this process is hashed on the executor from
+//! its first byte while it goes out, and the last chunk of what was asked is held back until the whole file proved good.
 //!
 //! Invariant: at most one chunk of [`READ_CHUNK_BYTES`] per response is being filled here. The memory of one that was
 //! sent is filled again: fresh memory of that size comes from the system page by page, which takes as long as the copy.
@@ -11,13 +12,14 @@
 //! I/O error ends it without withdrawing.
 
 use std::fs::File;
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
-use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::core::base::executor::{self, StoreExecutor};
 use crate::core::base::ids::Digest;
@@ -38,13 +40,19 @@ const SPARE_CHUNKS_MAX: usize = 2;
 struct Spares(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Spares {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    /// Memory for a chunk, which may hold an earlier one: zeroing it each time would take as long as reading.
+    fn take(&self, length: usize) -> Vec<u8> {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if memory.len() < length {
+            memory.resize(length, 0);
+        }
+        memory
     }
 
-    /// The bytes; once they are sent their memory comes back.
-    fn lend(&self, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent { bytes, spares: self.clone() })
+    /// The first bytes of it, those that were read; once they are sent their memory comes back.
+    fn lend(&self, bytes: Vec<u8>, length: usize) -> Bytes {
+        let length = length.min(bytes.len());
+        Bytes::from_owner(Lent { bytes, spares: self.clone() }).slice(..length)
     }
 }
 
@@ -63,7 +71,6 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut spares = self.spares.0.lock().unwrap_or_else(PoisonError::into_inner);
         if spares.len() < SPARE_CHUNKS_MAX {
-            self.bytes.clear();
             spares.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -125,19 +132,26 @@ pub struct FileReader {
     hasher: Option<Box<blake3::Hasher>>,
     range: Range<u64>,
     spares: Spares,
+    /// Whether the page cache is asked first: not once its filesystem said that it cannot be.
+    reads_at_hand: bool,
 }
 
 impl FileReader {
     /// Reads a range; the file is verified meanwhile unless it was.
     pub fn new(context: ReadContext, record: Box<Record>, body: FileBody, range: Range<u64>) -> Self {
         let (offset, hasher) = if body.verified { (range.start, None) } else { (0, Some(Box::default())) };
-        let spares = Spares::default();
-        Self { context, record, file: body.file, length: body.length, offset, hasher, range, spares }
+        let (file, length, spares, reads_at_hand) = (body.file, body.length, Spares::default(), hasher.is_none());
+        Self { context, record, file, length, offset, hasher, range, spares, reads_at_hand }
     }
 
     /// Reads a range as it lies there: the receiver has the digest of the whole.
     pub fn unverified(context: ReadContext, record: Box<Record>, body: FileBody, range: Range<u64>) -> Self {
         Self::new(context, record, FileBody { verified: true, ..body }, range)
+    }
+
+    /// Reads a range and verifies the file, also if it was before.
+    pub fn verifying(context: ReadContext, record: Box<Record>, body: FileBody, range: Range<u64>) -> Self {
+        Self::new(context, record, FileBody { verified: false, ..body }, range)
     }
 
     /// The range, chunk by chunk.
@@ -165,17 +179,13 @@ impl FileReader {
     async fn read(&mut self) -> Result<Bytes, BodyError> {
         let end = if self.hasher.is_some() { self.length } else { self.range.end };
         let (offset, want) = (self.offset, READ_CHUNK_BYTES.min(end.saturating_sub(self.offset)));
-        let (file, mut hasher, spares) = (Arc::clone(&self.file), self.hasher.take(), self.spares.clone());
-        let job = move || {
-            let read = read_at(&file, offset, want, &spares);
-            if let (Ok(bytes), Some(hasher)) = (&read, hasher.as_mut()) {
-                hasher.update(bytes);
-            }
-            (read, hasher)
-        };
-        let (read, hasher) = executor::run(self.context.executor.as_ref(), job).await.map_err(|_| BodyError::Lost)?;
-        self.hasher = hasher;
-        let bytes = read.map_err(|source| BodyError::Io { offset, source })?;
+        let mut chunk = Chunk::new(self.spares.take(usize::try_from(want).unwrap_or(0)), want);
+        if self.reads_at_hand {
+            self.reads_at_hand = chunk.read_at_hand(&self.file, offset);
+        }
+        let read = if chunk.is_whole() { Ok(chunk) } else { self.read_waiting(chunk, offset).await? };
+        let chunk = read.map_err(|source| BodyError::Io { offset, source })?;
+        let bytes = self.spares.lend(chunk.memory, chunk.filled);
         self.offset = self.offset.saturating_add(bytes.len() as u64);
         if (bytes.len() as u64) < want {
             let error = BodyError::Short { length: self.length, offset: self.offset };
@@ -183,6 +193,21 @@ impl FileReader {
             return Err(error);
         }
         Ok(bytes)
+    }
+
+    /// Fills a chunk on the executor, where it may wait for the disk.
+    async fn read_waiting(&mut self, mut chunk: Chunk, offset: u64) -> Result<std::io::Result<Chunk>, BodyError> {
+        let (file, mut hasher) = (Arc::clone(&self.file), self.hasher.take());
+        let job = move || {
+            let read = chunk.read(&file, offset);
+            if let (Ok(()), Some(hasher)) = (&read, hasher.as_mut()) {
+                hasher.update(chunk.bytes());
+            }
+            (read.map(|()| chunk), hasher)
+        };
+        let (read, hasher) = executor::run(self.context.executor.as_ref(), job).await.map_err(|_| BodyError::Lost)?;
+        self.hasher = hasher;
+        Ok(read)
     }
 
     /// Reads to the end of a file under verification and holds its digest against the manifest's.
@@ -228,22 +253,56 @@ fn part_of(chunk: &Bytes, start: u64, range: &Range<u64>) -> Bytes {
     chunk.slice(from..to.max(from))
 }
 
-/// Reads until `want` bytes are there or the file ends.
-fn read_at(file: &File, offset: u64, want: u64, spares: &Spares) -> std::io::Result<Bytes> {
-    let want = usize::try_from(want).unwrap_or(0);
-    let mut buffer = spares.take();
-    buffer.reserve_exact(want);
-    while buffer.len() < want {
-        let from = offset.saturating_add(buffer.len() as u64);
-        // The memory may have room for more than is asked for.
-        match rustix::io::pread(file, spare_capacity(&mut buffer), from) {
-            Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+/// Memory that is being filled from a file.
+struct Chunk {
+    memory: Vec<u8>,
+    want: usize,
+    filled: usize,
+}
+
+impl Chunk {
+    fn new(memory: Vec<u8>, want: u64) -> Self {
+        let want = usize::try_from(want).unwrap_or(usize::MAX).min(memory.len());
+        Self { memory, want, filled: 0 }
     }
-    buffer.truncate(want);
-    Ok(spares.lend(buffer))
+
+    fn is_whole(&self) -> bool {
+        self.filled >= self.want
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.memory.get(..self.filled).unwrap_or_default()
+    }
+
+    fn rest(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.filled..self.want).unwrap_or_default()
+    }
+
+    /// Takes what can be had without waiting. Whatever else there is to say about the file, the disk's errors too, the
+    /// waiting read says. Returns whether it is worth asking again.
+    fn read_at_hand(&mut self, file: &File, offset: u64) -> bool {
+        let mut rest = [IoSliceMut::new(self.rest())];
+        match rustix::io::preadv2(file, &mut rest, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => self.filled += count,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Reads until it is whole or the file ends.
+    fn read(&mut self, file: &File, offset: u64) -> std::io::Result<()> {
+        while !self.is_whole() {
+            let from = offset.saturating_add(self.filled as u64);
+            match rustix::io::pread(file, self.rest(), from) {
+                Ok(0) => break,
+                Ok(count) => self.filled += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -265,14 +324,31 @@ mod tests {
         let path = folder.path().join("body");
         std::fs::write(&path, b"0123456789abcde").unwrap();
         let (file, spares) = (File::open(&path).unwrap(), Spares::default());
-        let chunks: Vec<Vec<u8>> = [(0, 8), (8, 4), (12, 8), (0, 2), (20, 4)]
-            .map(|(offset, want)| read_at(&file, offset, want, &spares).unwrap().to_vec())
-            .to_vec();
+        let read_at = |offset, want: u64| {
+            let mut chunk = Chunk::new(spares.take(want as usize), want);
+            chunk.read(&file, offset).unwrap();
+            spares.lend(chunk.memory, chunk.filled)
+        };
+        let chunks: Vec<Vec<u8>> =
+            [(0, 8), (8, 4), (12, 8), (0, 2), (20, 4)].map(|(offset, want)| read_at(offset, want).to_vec()).to_vec();
         assert_eq!(chunks, [&b"01234567"[..], b"89ab", b"cde", b"01", b""]);
         assert_eq!(spares.0.lock().unwrap().len(), 1, "each was sent before the next one was read");
-        let held: Vec<Bytes> = (0..4).map(|at| read_at(&file, at, 4, &spares).unwrap()).collect();
+        let held: Vec<Bytes> = (0..4).map(|at| read_at(at, 4)).collect();
         assert_eq!(held.concat(), b"0123123423453456");
         drop(held);
         assert_eq!(spares.0.lock().unwrap().len(), SPARE_CHUNKS_MAX);
+    }
+    #[test]
+    fn what_the_page_cache_has_is_taken_without_waiting_and_the_end_is_left_to_the_waiting_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, b"0123456789").unwrap();
+        let mut chunk = Chunk::new(vec![b'x'; 8], 4);
+        if !chunk.read_at_hand(&file, 8) {
+            println!("this filesystem has no reads without waiting: nothing more to see");
+            return;
+        }
+        assert_eq!((chunk.bytes(), chunk.is_whole()), (&b"89"[..], false), "it was just written");
+        chunk.read(&file, 8).unwrap();
+        assert_eq!((chunk.bytes(), chunk.is_whole()), (&b"89"[..], false), "nothing of what lay in the memory");
     }
 }

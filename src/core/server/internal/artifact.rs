@@ -2,9 +2,10 @@
 //!
 //! How it works: an inline body, and a file on its first read up to the store's own bound, is verified by the store as
 //! it is opened. A larger file that was not verified in this process is hashed while it goes out, its last chunk held
-//! back until the whole proved good: hashing gigabytes first would keep the peer waiting beyond its patience. A range
-//! of such a file goes out as it lies there if it is asked for with `If-Match`: who does that has the digest, holds the
-//! whole against it, and asks for the whole again if it is wrong.
+//! back until the whole proved good: hashing gigabytes first would keep the peer waiting beyond its patience. Such a file
+//! goes out as it lies there if it is asked for with `If-Match`: who does that has the digest, holds the whole against
+//! it, and if it is wrong asks for the first byte with `x-kura-verify`, upon which the file is hashed whatever was found
+//! before: so the bad copy is found where it lies.
 //!
 //! Failure: a body found bad is reported to the store, which withdraws it and wants it back. The peer sees a miss, or,
 //! after the header, an answer that ends short of its length; never a clean end.
@@ -23,7 +24,7 @@ use super::context::InternalContext;
 use super::reply::{Refused, answer, empty};
 use super::router::Shared;
 use crate::core::base::ids::{ArtifactId, Digest};
-use crate::core::mesh::wire::RECORD_HEADER;
+use crate::core::mesh::wire::{RECORD_HEADER, VERIFY_HEADER};
 use crate::core::server::file_reader::{FileReader, ReadContext};
 use crate::core::server::public::range::{Conditions, Selection, etag};
 use crate::core::store::OpenBody;
@@ -60,8 +61,11 @@ async fn serve(context: &Arc<InternalContext>, id: &str, headers: &HeaderMap) ->
         OpenBody::Inline(bytes) => Body::from(slice(&bytes, &range)),
         OpenBody::File(file) => {
             let reading = ReadContext { executor: Arc::clone(&context.executor), store: context.store.clone() };
-            let is_checked_there = range.start > 0 && headers.contains_key(header::IF_MATCH);
-            let begin = if is_checked_there { FileReader::unverified } else { FileReader::new };
+            let begin = match () {
+                () if headers.contains_key(VERIFY_HEADER) => FileReader::verifying,
+                () if headers.contains_key(header::IF_MATCH) => FileReader::unverified,
+                () => FileReader::new,
+            };
             let chunks = begin(reading, Box::new(record.clone()), file, range.clone()).into_stream();
             // The place is held until the last byte is out, or the peer is gone.
             Body::from_stream(chunks.inspect(move |_| _ = &slot))

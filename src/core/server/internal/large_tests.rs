@@ -190,6 +190,28 @@ async fn a_wrong_body_of_one_holder_is_its_bad_copy_and_is_not_kept() {
     in_turn(&two, vec![Some(LinkFault::CorruptByteAt(SIZE / 2))]);
     assert_eq!(pass(&two, &one, &NoProgress).await.count(Outcome::BadCopy), 1);
     assert_eq!((two.context.staging.parked_bodies().len(), two.context.staging.reserved_bytes()), (0, 0));
+    assert_eq!(one.store().stats().artifacts, 1, "the holder's own copy is good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_rots_after_it_was_verified_is_found_by_its_holder_as_soon_as_a_peer_says_so() {
+    for size in [50 << 10, SIZE] {
+        let network = MemoryTransport::new();
+        let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+        let id = one.put("nx", "file", &body(1)[..size as usize]).await;
+        assert_eq!(one.get(&format!("/_internal/bootstrap/artifacts/{id}")).await.status, 200, "read and found good");
+        damage(&one, 20_000);
+        assert_eq!(pass(&two, &one, &NoProgress).await.count(Outcome::BadCopy), 1);
+        assert!(!one.holds(&id), "withdrawn, so that nobody is served a bad copy");
+    }
+}
+
+/// Changes a byte of a node's one body file.
+fn damage(node: &Node, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let path = node.body_files().remove(0);
+    let byte = std::fs::read(&path).unwrap()[at as usize];
+    std::fs::File::options().write(true).open(path).unwrap().write_all_at(&[byte ^ 1], at).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,9 +259,7 @@ async fn unread(damaged_at: Option<usize>) -> (Node, ArtifactId, Vec<u8>) {
     let body: Vec<u8> = (0..UNVERIFIED_BYTES).map(|at| (at % 251) as u8).collect();
     let id = node.put("nx", "long", &body).await;
     if let Some(at) = damaged_at {
-        use std::os::unix::fs::FileExt as _;
-        let file = std::fs::File::options().write(true).open(node.body_files().remove(0)).unwrap();
-        file.write_all_at(&[body[at] ^ 1], at as u64).unwrap();
+        damage(&node, at as u64);
     }
     (node, id, body)
 }
@@ -291,11 +311,7 @@ async fn a_holder_whose_long_body_is_corrupt_finds_it_and_another_holder_deliver
     // At one moment, so that it is one version; nobody has read it yet.
     let id = one.put("nx", "long", &body).await;
     two.put("nx", "long", &body).await;
-    {
-        use std::os::unix::fs::FileExt as _;
-        let file = std::fs::File::options().write(true).open(one.body_files().remove(0)).unwrap();
-        file.write_all_at(&[body[7_000_000] ^ 1], 7_000_000).unwrap();
-    }
+    damage(&one, 7_000_000);
     three.engine.set_usable_peers(vec![one.as_peer(), two.as_peer()]);
     let arrived = Arrived::default();
     assert_eq!(pass(&three, &one, &arrived).await.count(Outcome::Applied), 1);
