@@ -42,5 +42,6 @@ pub mod source_backfill;
 pub mod source_feed;
 mod source_plan;
 pub mod source_walk;
+mod walk_down;
 pub mod walked;
 pub mod wanted;

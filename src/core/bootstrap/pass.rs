@@ -11,25 +11,22 @@ use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 
 use super::engine::{Engine, KuraPeer, Peer};
-use super::lanes::{LaneGuard, height_of, take_above};
 use super::metrics::{ApplyOutcome, ApplySource, ItemType};
 use super::progress::Progress;
 use super::report::{Outcome, RunLog};
 use super::retry::retry_wanted_of;
 use super::settle::settle_page;
-use super::source::{ManifestSource, PageRows, SourceError, SourcePage};
-use super::source_backfill::{BackfillSource, WALK_PAGE_BYTES_MAX};
+use super::source::{ManifestSource, PageRows, SourceError};
+use super::source_backfill::BackfillSource;
 use super::source_feed::{FeedMode, FeedSource};
 use super::source_plan::plan_listing;
 use super::source_walk::WalkSource;
+use super::walk_down::walk_down;
 use crate::core::base::ids::StoreId;
 use crate::core::mesh::circuit::Refused;
 use crate::core::mesh::client::LISTING_ROWS;
 use crate::core::store::committer::{CommitOutcome, Operation};
 use crate::core::store::error::StoreError;
-
-/// From this capacity on two pages of bodies are a sixteenth or less.
-const RIDING_CAPACITY_MIN: u64 = 32 * WALK_PAGE_BYTES_MAX;
 
 /// Why a pass ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +122,7 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// Whether the peer is asked for more bodies behind a page that went like this.
-    fn check_peer(&self, settled: &PassSummary) -> Result<(), PassError> {
+    pub(super) fn check_peer(&self, settled: &PassSummary) -> Result<(), PassError> {
         if settled.busy > 0 {
             return Err(PassError::LeftAlone(self.peer.url.clone()));
         }
@@ -210,7 +207,7 @@ where
     drain(pass, &mut source, &mut summary).await?;
     let walk = planned.and_then(|cursor| BackfillSource::begin(pass.engine, (url, peer), cursor, true));
     if let Some(mut walk) = walk {
-        let mut walking = pin!(drain_walk(pass, &mut walk, &mut summary));
+        let mut walking = pin!(walk_down(pass, &mut walk, &mut summary));
         tokio::select! {
             biased;
             walked = &mut walking => walked?,
@@ -268,60 +265,6 @@ async fn drain<S: ManifestSource>(pass: &Pass<'_>, source: &mut S, summary: &mut
         listed = next?;
     }
     Ok(())
-}
-
-/// Pages of a walk, in turn with those of other peers, to the end of it or of what has room here.
-async fn drain_walk(pass: &Pass<'_>, walk: &mut BackfillSource, summary: &mut PassSummary) -> Result<(), PassError> {
-    let lane = pass.engine.lanes.join();
-    let may_ride = may_ride(pass);
-    walk.ride(may_ride && lane.leads());
-    let mut listed = walk.next_page().await?;
-    while let Some(page) = listed {
-        if let Some(total) = walk.rows_total() {
-            pass.progress.total(&pass.peer.url, total);
-        }
-        let (settled, next) = tokio::join!(settle_in_turn(pass, &lane, page), walk.next_page());
-        let (settled, rows) = settled?;
-        summary.add(&settled);
-        walk.page_settled().await?;
-        pass.check_peer(&settled)?;
-        let applied = settled.count(Outcome::Applied);
-        // Everything behind it is older still.
-        if settled.count(Outcome::BeyondCapacity) > 0 && applied == 0 {
-            tracing::info!(peer = %pass.peer.url, "peer_walk_ends_at_the_capacity");
-            walk.end().await?;
-            return Ok(());
-        }
-        walk.ride(may_ride && (lane.leads() || applied.saturating_mul(2) > rows));
-        listed = next?;
-    }
-    Ok(())
-}
-
-/// Whether bodies may come with the rows of a walk: where a page and the one listed ahead of it are next to nothing beside
-/// what bodies may take here, so that it does not matter if they have no room any more.
-fn may_ride(pass: &Pass<'_>) -> bool {
-    let capacity = pass.engine.store.current().and_then(|store| store.stats().capacity_bytes);
-    capacity.is_none_or(|capacity| capacity >= RIDING_CAPACITY_MIN)
-}
-
-/// Settles a page piece by piece, as far down as the other walks are. With the number of its rows.
-async fn settle_in_turn(
-    pass: &Pass<'_>,
-    lane: &LaneGuard,
-    mut page: SourcePage,
-) -> Result<(PassSummary, u64), PassError> {
-    let mut summary = PassSummary::default();
-    let rows = u64::try_from(page.rows.len()).unwrap_or(u64::MAX);
-    while let Some(top) = page.rows.first().map(height_of) {
-        let height = lane.turn(top).await;
-        let piece = take_above(&mut page, height);
-        let bottom = piece.rows.last().map_or(top, height_of);
-        summary.add(&settle_page(pass, piece).await?);
-        lane.came_down(bottom);
-    }
-    note_skipped(pass, &mut summary, &page.skipped);
-    Ok((summary, rows))
 }
 
 /// Only the deletes of a peer.

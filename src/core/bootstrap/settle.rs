@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::at_hand::{AtHand, AtHandEnd, settle_at_hand, take_at_hand};
+use super::at_hand::{AtHandEnd, Checked, check_bodies, settle_at_hand, take_at_hand};
 use super::engine::{Engine, Peer};
 use super::fetch::{FetchError, Fetched, stage_bytes};
 use super::holders::fetch_from;
@@ -247,42 +247,56 @@ pub(super) async fn settle_page(pass: &Pass<'_>, page: SourcePage) -> Result<Pas
     if !artifacts.is_empty() {
         require_room(pass)?;
     }
-    let (at_hand, items) = plan(pass, artifacts, page.floor_ms).await?;
+    let planned = plan_rows(pass, artifacts, page.floor_ms).await?;
     if pass.dry_run {
-        items.iter().for_each(|item| look_at(pass, item));
+        planned.items.iter().for_each(|item| look_at(pass, item));
         return Ok(summary);
     }
+    summary.add(&settle_planned(pass, planned).await?);
+    Ok(summary)
+}
+
+/// A page's rows with what is to be done about each.
+#[derive(Debug, Default)]
+pub(super) struct PlannedRows {
+    checked: Vec<Checked>,
+    items: Vec<PlannedItem>,
+}
+
+/// Plans rows, and looks at the bodies that came with them.
+pub(super) async fn plan_rows(
+    pass: &Pass<'_>,
+    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
+    floor_ms: u64,
+) -> Result<PlannedRows, StoreError> {
+    let inline_max_bytes = pass.engine.staging.inline_max_bytes();
+    let dry_run = pass.dry_run;
+    let planned = move |store: &Store| {
+        let items = plan_page(store, artifacts, floor_ms)?;
+        let (checked, items) = if dry_run { (Vec::new(), items) } else { check_bodies(items, inline_max_bytes) };
+        Ok(PlannedRows { checked, items })
+    };
+    pass.engine.store.call(planned).await
+}
+
+/// Brings planned rows to their ends. The plan may be a page old: what is fetched or committed is looked at again.
+pub(super) async fn settle_planned(pass: &Pass<'_>, planned: PlannedRows) -> Result<PassSummary, PassError> {
+    let (at_hand, on_their_way) = take_at_hand(planned.checked, &pass.engine.flights);
     let ends = PageEnds::new(pass);
     ends.note_at_hand(&settle_at_hand(pass, at_hand).await?);
-    let (to_fetch, others): (Vec<_>, Vec<_>) = items.into_iter().partition(PlannedItem::needs_request);
+    let items = planned.items.into_iter().chain(on_their_way);
+    let (to_fetch, others): (Vec<_>, Vec<_>) = items.partition(PlannedItem::needs_request);
     tokio::try_join!(ends.settle_each(others, WITHOUT_REQUEST_CONCURRENCY), settle_in_portions(&ends, to_fetch))?;
     let noted = ends.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    summary.add(&noted.summary);
     if noted.unsettled.len() > UNSETTLED_TOLD_MAX {
         tracing::warn!(peer = %pass.peer.url, artifacts = noted.unsettled.len(), "artifacts_of_a_page_not_settled");
     }
     if !note_unsettled(pass.engine, &pass.peer.url, &noted.unsettled).await? {
         return Err(PassError::WantedFull);
     }
-    let Some(error) = noted.disk_full else { return Ok(summary) };
+    let Some(error) = noted.disk_full else { return Ok(noted.summary) };
     pass.engine.space.wake();
     Err(PassError::DiskFull(error))
-}
-
-/// Plans a page, and makes what can be committed at once ready for it.
-async fn plan(
-    pass: &Pass<'_>,
-    artifacts: Vec<(Box<Record>, Option<Bytes>)>,
-    floor_ms: u64,
-) -> Result<(Vec<AtHand>, Vec<PlannedItem>), StoreError> {
-    let flights = pass.engine.flights.clone();
-    let inline_max_bytes = pass.engine.staging.inline_max_bytes();
-    let dry_run = pass.dry_run;
-    let planned = move |store: &Store| {
-        let items = plan_page(store, artifacts, floor_ms)?;
-        Ok(if dry_run { (Vec::new(), items) } else { take_at_hand(items, &flights, inline_max_bytes) })
-    };
-    pass.engine.store.call(planned).await
 }
 
 /// What a dry run says of an item.

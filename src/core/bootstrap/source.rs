@@ -23,6 +23,16 @@ pub enum SourceRow {
     },
 }
 
+impl SourceRow {
+    /// The artifact with its body; `None` for a deleted namespace.
+    pub(super) fn into_artifact(self) -> Option<(Box<Record>, Option<Bytes>)> {
+        match self {
+            Self::Artifact(record, body) => Some((record, body)),
+            Self::Tombstone { .. } => None,
+        }
+    }
+}
+
 /// A page of rows, all to be settled or durably noted before the source moves its cursor.
 #[derive(Debug, Clone, Default)]
 pub struct SourcePage {
