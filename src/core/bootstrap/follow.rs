@@ -117,7 +117,7 @@ fn note_ended(ended: Result<(Id, ()), JoinError>, running: &mut BTreeMap<String,
 }
 
 /// A holder that is slow, or stalls, delays nothing but what it is asked for.
-async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
+pub(super) async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
     let mut retrier = Retrier::new(&follower.engine, &follower.readiness);
     let mut ticks = tokio::time::interval(WANTED_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -130,7 +130,12 @@ async fn keep_retrying(follower: &Follower, cancel: &CancellationToken) {
                 Ok(arrived) => tracing::info!(arrived, "wanted_artifacts_arrived"),
                 Err(error) => tracing::warn!(%error, "wanted_artifacts_not_retried"),
             },
-            _ = ticks.tick() => start_retries(follower, &mut retrier).await,
+            _ = ticks.tick() => tokio::select! {
+                biased;
+                // A look waits for the store, which may be gone for good by now.
+                () = cancel.cancelled() => return,
+                () = start_retries(follower, &mut retrier) => {}
+            },
         }
     }
 }

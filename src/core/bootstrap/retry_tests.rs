@@ -1,8 +1,15 @@
 //! Retries: who is asked when, and that nobody waits for somebody else.
 
 use super::*;
+use crate::core::base::executor::{Job, StoreExecutor};
+use crate::core::base::ids::{Digest, Version};
+use crate::core::bootstrap::follow::{Follower, keep_retrying};
 use crate::core::bootstrap::retry::Retrier;
 use crate::core::mesh::circuit::CircuitState;
+use crate::core::mesh::readiness::Readiness;
+use crate::core::staging::body_writer::{BodySpec, WRITE_BUFFER_BYTES};
+use crate::core::staging::budget::BudgetClass;
+use crate::core::staging::partials::PartialIdentity;
 use crate::core::store::wanted::Wanted;
 
 fn row(key: &str, size: usize, holder: &str, reason: WantedReason) -> Wanted {
@@ -106,4 +113,48 @@ async fn a_dead_peer_is_not_stormed_with_what_is_wanted_from_it() {
     assert!((8..40).contains(&asked), "{asked} requests in ten minutes");
     assert_ne!(bench.engine.circuits.state(PEER), CircuitState::Closed);
     assert_eq!(bench.store().wanted_page(None, 600).unwrap().len(), 500);
+}
+
+/// A process that is going down: the store is taken out, and what was to be done with it is dropped.
+#[derive(Debug, Default)]
+struct GoingDown(std::sync::OnceLock<StoreHandle>);
+
+impl StoreExecutor for GoingDown {
+    fn execute(&self, _: Job) {
+        self.0.get().unwrap().set(None);
+    }
+
+    fn permits(&self) -> Option<Arc<tokio::sync::Semaphore>> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_what_is_wanted_ends_at_once_when_the_node_goes_down_meanwhile() {
+    let bench = Bench::new(1 << 30);
+    let size = 8 * WRITE_BUFFER_BYTES as u64;
+    let version = Version { version_ms: 1, logical: 0, digest: Digest::of(b"x") };
+    let identity = PartialIdentity { id: id("long"), version, size, note: Vec::new() };
+    let (area, class) = (AreaKind::Bootstrap, BudgetClass::CatchUp);
+    let spec = BodySpec { area, class, length: Some(size), length_max: size, sha256: false };
+    let mut writer = bench.engine.staging.resume(spec, identity).await.unwrap();
+    writer.write(vec![1; 2 * WRITE_BUFFER_BYTES].into()).await.unwrap();
+    writer.park().await;
+
+    let executor = Arc::new(GoingDown::default());
+    let store = StoreHandle::new(executor.clone());
+    store.set(Some(bench.store()));
+    executor.0.set(store.clone()).unwrap();
+    let engine = Engine { store: store.clone(), ..bench.engine.clone() };
+    engine.set_usable_peers(vec![seed(PEER)]);
+    let readiness = Readiness::new(true, bench.clock.clone());
+    let follower =
+        Follower { engine, readiness, members: tokio::sync::watch::channel(Arc::default()).1, passes_max: 1 };
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let stop = cancel.clone();
+    let retrying = tokio::spawn(async move { keep_retrying(&follower, &cancel).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(store.current().is_none(), "it looked");
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(1), retrying).await.expect("it ends").unwrap();
 }
