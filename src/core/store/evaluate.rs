@@ -143,6 +143,7 @@ impl<'a> Evaluation<'a> {
         }
         ids.sort_unstable();
         ids.dedup();
+        self.manifests.reserve(ids.len());
         for (id, record) in self.core.readable_manifests(&ids)? {
             self.manifests.insert(id, record);
         }

@@ -119,6 +119,25 @@ async fn a_walk_that_was_broken_off_goes_on_from_its_durable_position() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_that_came_before_the_listing_failed_are_settled_and_not_asked_for_again() {
+    let network = MemoryTransport::new();
+    let (one, two) = (Node::new(1, &network), Node::new(2, &network));
+    fill(&one, 0..4000).await;
+    let pages = AtomicUsize::new(0);
+    two.links.set_rule(Some(Arc::new(move |request| {
+        let is_page = request.path_and_query.contains("order=version");
+        (is_page && pages.fetch_add(1, Ordering::SeqCst) == 2).then_some(LinkFault::CutBodyAfter(9))
+    })));
+    assert!(two.try_pass_over(&one).await.is_err());
+    assert_eq!(two.store().stats().artifacts, 3072, "a page, and one twice as long");
+    let position = cursor(&two, &one).unwrap().walk.unwrap().position.unwrap();
+    let asked = count_pages(&two);
+    assert_eq!(two.pass_over(&one).await.count(Outcome::Applied), 928);
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert!(asked.lock().unwrap()[0].contains(&position));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_that_was_taken_back_is_walked_again_and_what_came_back_is_found() {
     let network = MemoryTransport::new();
     let (one, two) = (Node::new(1, &network), Node::new(2, &network));
