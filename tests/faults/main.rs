@@ -17,11 +17,17 @@ mod failing_volume;
 #[cfg(test)]
 mod full_volume;
 #[cfg(test)]
+mod left_behind;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
 mod power_loss;
+#[cfg(test)]
+mod power_loss_catch_up;
+#[cfg(test)]
+mod power_loss_serving;
 #[cfg(test)]
 mod real_disks;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::support::wait::eventually;
 use crate::volume::{Kind, Volume};
 
 /// Clients at a time, each with a namespace of its own.
-const WRITERS: u64 = 3;
+pub const WRITERS: u64 = 3;
 
 /// Few, so that most writes replace a body.
 const KEYS: u64 = 8;
@@ -32,9 +32,10 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A client's last word: which write of each key was acknowledged last, and what was on its way.
 #[derive(Debug, Clone, Default)]
-struct Ledger {
+pub struct Ledger {
     written: BTreeMap<u64, u64>,
     under_way: Option<Change>,
+    rounds: u64,
     writes: u64,
     deletes: u64,
 }
@@ -56,17 +57,21 @@ fn path(writer: u64, key: u64) -> String {
     format!("/ccache/writer{writer}/{key:02x}/{key:031x}")
 }
 
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+/// A ledger, whoever died with it.
+pub fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes and deletes until told to stop. What is refused is an error: nothing here is full or broken.
-fn write(writer: u64, client: Client, ledger: &Mutex<Ledger>, stop: &AtomicBool) {
+/// Writes and deletes until told to stop. What is refused is an error: nothing here is full or broken. What had no answer
+/// when it was told to stop stays under way.
+pub fn write(writer: u64, client: Client, ledger: &Mutex<Ledger>, stop: &AtomicBool) {
     let mut random = SplitMix::new(writer);
-    for round in 1.. {
+    let first = lock(ledger).rounds + 1;
+    for round in first.. {
         if stop.load(Ordering::SeqCst) {
             return;
         }
+        lock(ledger).rounds = round;
         let key = random.next() % KEYS;
         let change = if random.next().is_multiple_of(12) { Change::Delete } else { Change::Put { key, round } };
         lock(ledger).under_way = Some(change);
@@ -77,7 +82,11 @@ fn write(writer: u64, client: Client, ledger: &Mutex<Ledger>, stop: &AtomicBool)
                 client.send("DELETE", &path, &[], Body::Empty)
             }
         };
-        let status = reply.expect("an answer").status;
+        let status = match reply {
+            Ok(reply) => reply.status,
+            Err(_) if stop.load(Ordering::SeqCst) => return,
+            Err(error) => panic!("{change:?} of writer {writer}: {error}"),
+        };
         assert!((200..300).contains(&status), "{change:?} of writer {writer}: {status}");
         let mut ledger = lock(ledger);
         ledger.under_way = None;
@@ -95,7 +104,7 @@ fn write(writer: u64, client: Client, ledger: &Mutex<Ledger>, stop: &AtomicBool)
 }
 
 /// What is wrong with what a node holds of this writer.
-fn complaint(writer: u64, client: Client, ledger: &Ledger) -> Option<String> {
+pub fn complaint(writer: u64, client: Client, ledger: &Ledger) -> Option<String> {
     let mut lost = Vec::new();
     for key in 0..KEYS {
         let reply = client.get(&path(writer, key)).expect("a GET");
@@ -121,7 +130,23 @@ fn complaint(writer: u64, client: Client, ledger: &Ledger) -> Option<String> {
     (!lost.is_empty() && !is_deleted).then(|| format!("writer {writer}: {lost:?} of {ledger:?}"))
 }
 
-fn written(ledgers: &[Mutex<Ledger>]) -> u64 {
+/// What of a change that had no answer has come to be, as a node shows it. Whoever was asked counts from then on.
+pub fn settle_under_way(writer: u64, client: Client, ledger: &mut Ledger) {
+    let is_there = |key: u64, round: u64| {
+        let reply = client.get(&path(writer, key)).expect("a GET");
+        reply.status == 200 && reply.bytes().expect("a body") == body(writer, key, round)
+    };
+    match ledger.under_way.take() {
+        Some(Change::Put { key, round }) if is_there(key, round) => drop(ledger.written.insert(key, round)),
+        Some(Change::Delete) if !ledger.written.iter().any(|(key, round)| is_there(*key, *round)) => {
+            ledger.written.clear();
+        }
+        _ => {}
+    }
+}
+
+/// Writes that were acknowledged.
+pub fn written(ledgers: &[Mutex<Ledger>]) -> u64 {
     ledgers.iter().map(|ledger| lock(ledger).writes).sum()
 }
 
@@ -172,7 +197,7 @@ fn acknowledged_writes_survive(kind: Kind) {
 
 /// Stops every thread of the node. The signal only asks: on a busy machine a thread went on for two more answers, which the
 /// ledgers, read at once, did not have.
-fn hold(node: &Node) {
+pub fn hold(node: &Node) {
     node.signal(Signal::STOP);
     let tasks = format!("/proc/{}/task", node.pid());
     eventually("all threads stand still", Duration::from_secs(20), || {

@@ -66,14 +66,30 @@ impl Volume {
     /// Mounts what would be left of this volume if the power went now: what the filesystem gave to its device so far.
     /// Nobody may write meanwhile.
     pub fn after_power_loss(&self, root: &Path) -> Self {
+        Self::mount_image(self.kind, self.copy_image(), root)
+    }
+
+    /// Loses power: `stop` ends whoever writes here, and what is left is mounted in the volume's place. Nobody may write
+    /// before.
+    pub fn lose_power(self, stop: impl FnOnce()) -> Self {
+        let (kind, root, left) = (self.kind, self.root.clone(), self.copy_image());
+        stop();
+        drop(self);
+        Self::mount_image(kind, left, &root)
+    }
+
+    /// What the filesystem gave to its device so far.
+    fn copy_image(&self) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("making a folder for the image");
-        let copy = folder.path().join("image");
+        let (image, copy) = (self.image.path().join("image"), folder.path().join("image"));
+        let paths = [&image, &copy].map(|path| path.display().to_string());
         let mut last = None;
         for _ in 0..COPIES_MAX {
-            fs::copy(self.image.path().join("image"), &copy).expect("copying the image");
+            // Holes stay holes, so that a large volume costs what is in it.
+            run("cp", &["--sparse=always", &paths[0], &paths[1]]);
             let digest = blake3::hash(&fs::read(&copy).expect("reading the image"));
             if last.replace(digest) == Some(digest) {
-                return Self::mount_image(self.kind, folder, root);
+                return folder;
             }
         }
         panic!("the image of {} does not come to rest", self.root.display());

@@ -4,7 +4,7 @@
 //! is committed by a link and no copy. Behind the room for the whole body, at the next multiple of [`SLOT_BYTES`], come
 //! two slots for a header; each new header goes into the slot of the older one, so a torn write leaves the other. A
 //! header names artifact, version, digest and size, and how many bytes from the start are durable. It is written after
-//! the bytes were synced, and is itself made durable by the sync of the next piece. The commit cuts the slots off.
+//! the bytes were synced, and synced in its turn. The commit cuts the slots off.
 //!
 //! Invariants: the durable length never says more than was synced. What lies behind it means nothing. The digest is the
 //! proof of the bytes, not the header: a partial is hashed from its first byte when it is taken up.

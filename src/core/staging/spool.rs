@@ -243,19 +243,25 @@ impl Spool {
         let (spool, staging) = (Arc::clone(self), staging.clone());
         let executor = Arc::clone(staging.executor());
         executor.execute(Box::new(move || {
-            let synced = staging.disk().sync_data(&file);
-            drop(file);
-            spool.note_synced(&staging, written, synced);
+            let disk = staging.disk();
+            let piece = disk.sync_data(&file);
+            spool.note_synced(&staging, piece, |open| open.note_durable(&staging, spool.area, written));
+            // The header says so only once it is durable itself: a loss of power would cost the piece after all.
+            let header = disk.sync_data(&file);
+            spool.note_synced(&staging, header, |_| Ok(()));
         }));
     }
 
-    fn note_synced(&self, staging: &Staging, written: u64, synced: std::io::Result<()>) {
+    fn note_synced(
+        &self,
+        staging: &Staging,
+        synced: std::io::Result<()>,
+        note: impl FnOnce(&mut OpenSpool) -> Result<(), StagingError>,
+    ) {
         let mut state = self.state();
         let Some(open) = state.open_mut() else { return };
-        let noted = synced
-            .map_err(|error| staging.io_error(self.area, "sync a staged body", error))
-            .and_then(|()| open.note_durable(staging, self.area, written));
-        if let Err(error) = noted {
+        let synced = synced.map_err(|error| staging.io_error(self.area, "sync a staged body", error));
+        if let Err(error) = synced.and_then(|()| note(open)) {
             tracing::warn!(%error, "partial_given_up");
             *state = SpoolState::Broken(error);
         }
