@@ -46,7 +46,11 @@ pub async fn fetch_beside(pass: &Pass<'_>, rows: Vec<SourceRow>, tasks: &mut Joi
     let items = engine.store.call(move |store| plan_page(store, artifacts, 0)).await?;
     for item in items {
         if item.action != Action::Fetch {
-            bootstrap_artifact_from_peer(pass, item, FLIGHT_PATIENCE).await?;
+            let noted = item.clone();
+            let end = bootstrap_artifact_from_peer(pass, item, FLIGHT_PATIENCE).await?;
+            if end.is_unsettled() && !note_unsettled(engine, url, &[(noted, end)]).await? {
+                return Err(PassError::WantedFull);
+            }
             continue;
         }
         let has_room = tasks.len() < engine.concurrency.max(1);

@@ -19,7 +19,9 @@ use crate::core::base::ids::{ArtifactId, InstanceId};
 use crate::core::base::rng::SeededRng;
 use crate::core::bootstrap::engine::PeerSource;
 use crate::core::bootstrap::metrics::CatchUpMetrics;
+use crate::core::bootstrap::plan::{Action, PlannedItem};
 use crate::core::bootstrap::progress::{NoProgress, RecordedProgress};
+use crate::core::bootstrap::settle::bootstrap_artifact_from_peer;
 use crate::core::bootstrap::source::SourceRow;
 use crate::core::config::Durability;
 use crate::core::data_dir::layout::{Layout, create_data_dir, ensure_directories};
@@ -406,6 +408,33 @@ async fn a_large_body_of_the_feed_is_noted_and_comes_beside_it() {
     drop(tasks);
     tokio::task::yield_now().await;
     assert_eq!((bench.staged(), bench.engine.staging.reserved_bytes()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_to_be_adopted_is_fetched_if_its_bytes_went_since_the_plan_was_made() {
+    let bench = Bench::new(1 << 20);
+    bench.links.attach(PEER, Some(seed_peer(vec![("one", b"a body"), ("two", b"a body")], Arc::default())));
+    bench.break_bodies(vec![("two", LinkFault::CutBodyAfter(2))]);
+    let planned = |key: &str, body: Option<&'static [u8]>| {
+        let name = crate::core::store::record::ArtifactKey {
+            producer: "nx".to_owned(),
+            namespace: "nx".to_owned(),
+            key: key.to_owned(),
+        };
+        let mut record = crate::core::mesh::wire::unhashed_record(name, String::new(), 6, 1000, 1000);
+        record.digest = crate::core::base::ids::Digest::of(b"a body");
+        let body = body.map(bytes::Bytes::from_static);
+        PlannedItem { id: id(key), record: Box::new(record), body, action: Action::Adopt }
+    };
+    let peer = Peer { url: PEER.to_owned(), source: PeerSource::Seed };
+    let (engine, progress) = (&bench.engine, &NoProgress);
+    let pass = Pass { engine, peer: &peer, progress, log: None, dry_run: false, is_retry: false };
+    let settle = |item| bootstrap_artifact_from_peer(&pass, item, Duration::ZERO);
+    let end = settle(planned("one", Some(b"a body"))).await.unwrap();
+    assert_eq!((end.outcome, end.bytes), (Outcome::Applied, 6));
+    assert!(bench.store().lookup(&id("one")).unwrap().is_some(), "or the cursor would pass what is nowhere");
+    let end = settle(planned("two", None)).await.unwrap();
+    assert_eq!(end.outcome, Outcome::Failed, "and if it does not come it is noted");
 }
 
 #[path = "retry_tests.rs"]

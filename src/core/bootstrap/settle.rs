@@ -365,15 +365,19 @@ pub(super) async fn bootstrap_artifact_from_peer(
         action = decide(engine.store.call(move |store| store.wants(&record)).await?);
     }
     match ItemEnd::without_request(action) {
-        Some(end) => Ok(end),
+        Some(end) => return Ok(end),
         None if action == Action::Adopt => {
-            let adopted = engine.store.commit(Operation::AdoptVersion(item.record)).await?;
-            Ok(end_of(adopted, 0))
+            match engine.store.commit(Operation::AdoptVersion(item.record.clone())).await? {
+                // The bytes that were here went, or others took their place.
+                CommitOutcome::BodyNeeded => {}
+                adopted => return Ok(end_of(adopted, 0)),
+            }
         }
-        None => match left_to_retries(pass, &item).await? {
-            Some(end) => Ok(end),
-            None => fetch_and_commit(pass, item).await,
-        },
+        None => {}
+    }
+    match left_to_retries(pass, &item).await? {
+        Some(end) => Ok(end),
+        None => fetch_and_commit(pass, item).await,
     }
 }
 
