@@ -30,7 +30,7 @@ pub(super) enum BulkEnd {
     Ended(ItemEnd),
     /// It did not come.
     Error(FetchError),
-    /// It has to be asked for by itself: it is too large by now, or only an older version is there.
+    /// It has to be asked for by itself: it is too large by now, only an older version is there, or it came wrong.
     Alone,
 }
 
@@ -164,5 +164,9 @@ async fn stage_body(engine: &Engine, holder: &str, item: &PlannedItem, answer: B
         let why = format!("{holder} sent {size} bytes, its record says {}", record.size);
         return Err(BulkEnd::Error(FetchError::BadCopy(why)));
     }
-    stage_bytes(engine, record, answer.body, holder).await.map_err(BulkEnd::Error)
+    stage_bytes(engine, record, answer.body, holder).await.map_err(|error| match error {
+        // Its holder is to look at its own copy.
+        FetchError::BadCopy(_) => BulkEnd::Alone,
+        error => BulkEnd::Error(error),
+    })
 }

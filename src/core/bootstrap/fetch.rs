@@ -118,19 +118,19 @@ pub async fn fetch_artifact(
 }
 
 /// Has a holder look at a copy that came wrong; it withdraws one that is bad, and fetches it itself. `None` if it does
-/// not say: then it is asked again with the next try.
+/// not say: a long one breaks off when it proves bad, or takes longer than we wait, and is then looked at as soon as
+/// somebody else reads it.
 async fn has_good_copy(engine: &Engine, holder: &str, id: &ArtifactId) -> Option<bool> {
     let response = engine.client.verify_artifact(holder, id).await.ok()?;
     match response.status {
-        StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::PARTIAL_CONTENT if response.headers.contains_key(RECORD_HEADER) => {}
         StatusCode::NOT_FOUND => return Some(false),
-        // A seed-era node that sends all of it, or one that is busy.
+        // A seed-era node, which looks at nothing, or one that is busy.
         _ => return None,
     }
     // The byte is held back until the whole is hashed, which goes on only while somebody waits for it.
     let mut chunks = response.body;
-    let first = chunks.next().await?;
-    Some(first.is_ok())
+    chunks.next().await?.ok().map(|_| true)
 }
 
 /// Fetches whatever version a holder has, in one go.

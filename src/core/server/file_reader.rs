@@ -149,11 +149,6 @@ impl FileReader {
         Self::new(context, record, FileBody { verified: true, ..body }, range)
     }
 
-    /// Reads a range and verifies the file, also if it was before.
-    pub fn verifying(context: ReadContext, record: Box<Record>, body: FileBody, range: Range<u64>) -> Self {
-        Self::new(context, record, FileBody { verified: false, ..body }, range)
-    }
-
     /// The range, chunk by chunk.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
         stream::try_unfold(self, Self::next)
@@ -338,6 +333,7 @@ mod tests {
         drop(held);
         assert_eq!(spares.0.lock().unwrap().len(), SPARE_CHUNKS_MAX);
     }
+
     #[test]
     fn what_the_page_cache_has_is_taken_without_waiting_and_the_end_is_left_to_the_waiting_read() {
         let mut file = tempfile::tempfile().unwrap();

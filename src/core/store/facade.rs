@@ -261,6 +261,14 @@ impl Store {
         }
     }
 
+    /// A peer got other bytes than this record's: whoever reads the body next looks at all of it again, whatever was
+    /// found before.
+    pub fn note_doubted(&self, record: &Record) {
+        if let Some(body_no) = number_of(record) {
+            self.core.verified.remove(body_no);
+        }
+    }
+
     /// The reader found this record's body bad: withdraw it (once) and want it back.
     pub fn report_bad_body(&self, record: &Record, reason: &str) {
         self.core.withdraw(self.writer.as_ref(), record, reason);

@@ -3,9 +3,9 @@
 //! How it works: an inline body, and a file on its first read up to the store's own bound, is verified by the store as
 //! it is opened. A larger file that was not verified in this process is hashed while it goes out, its last chunk held
 //! back until the whole proved good: hashing gigabytes first would keep the peer waiting beyond its patience. Such a file
-//! goes out as it lies there if it is asked for with `If-Match`: who does that has the digest, holds the whole against
-//! it, and if it is wrong asks for the first byte with `x-kura-verify`, upon which the file is hashed whatever was found
-//! before: so the bad copy is found where it lies.
+//! goes out as it lies there if it is asked for with `If-Match` and its digest: who does that holds the whole against
+//! it, and if it is wrong asks for the first byte with `x-kura-verify`. What was found before is forgotten then, so that
+//! the bad copy is found where it lies: by this answer, or, if the peer does not wait for its end, by the next one.
 //!
 //! Failure: a body found bad is reported to the store, which withdraws it and wants it back. The peer sees a miss, or,
 //! after the header, an answer that ends short of its length; never a clean end.
@@ -27,8 +27,8 @@ use crate::core::base::ids::{ArtifactId, Digest};
 use crate::core::mesh::wire::{RECORD_HEADER, VERIFY_HEADER};
 use crate::core::server::file_reader::{FileReader, ReadContext};
 use crate::core::server::public::range::{Conditions, Selection, etag};
-use crate::core::store::OpenBody;
 use crate::core::store::record::Record;
+use crate::core::store::{OpenBody, Store};
 
 /// `GET /_internal/bootstrap/artifacts/{id}`.
 pub(super) async fn get(State(context): Shared, Path(id): Path<String>, headers: HeaderMap) -> Response {
@@ -44,9 +44,15 @@ async fn serve(context: &Arc<InternalContext>, id: &str, headers: &HeaderMap) ->
     if !is_wanted_version(headers, &record.digest) {
         return Ok(empty(StatusCode::PRECONDITION_FAILED));
     }
-    let opening = record.clone();
+    let (opening, is_doubted) = (record.clone(), headers.contains_key(VERIFY_HEADER));
     let slot = context.bodies.take().await?;
-    let Some(body) = context.store.call(move |store| store.open_body(&opening)).await? else {
+    let open = move |store: &Store| {
+        if is_doubted {
+            store.note_doubted(&opening);
+        }
+        store.open_body(&opening)
+    };
+    let Some(body) = context.store.call(open).await? else {
         return Err(lost());
     };
     let selection = match conditions.select(&record.digest, record.size) {
@@ -61,11 +67,8 @@ async fn serve(context: &Arc<InternalContext>, id: &str, headers: &HeaderMap) ->
         OpenBody::Inline(bytes) => Body::from(slice(&bytes, &range)),
         OpenBody::File(file) => {
             let reading = ReadContext { executor: Arc::clone(&context.executor), store: context.store.clone() };
-            let begin = match () {
-                () if headers.contains_key(VERIFY_HEADER) => FileReader::verifying,
-                () if headers.contains_key(header::IF_MATCH) => FileReader::unverified,
-                () => FileReader::new,
-            };
+            let is_checked_there = !is_doubted && names_digest(headers, &record.digest);
+            let begin = if is_checked_there { FileReader::unverified } else { FileReader::new };
             let chunks = begin(reading, Box::new(record.clone()), file, range.clone()).into_stream();
             // The place is held until the last byte is out, or the peer is gone.
             Body::from_stream(chunks.inspect(move |_| _ = &slot))
@@ -80,9 +83,17 @@ fn lost() -> Refused {
 }
 
 fn is_wanted_version(headers: &HeaderMap, digest: &Digest) -> bool {
-    let Some(wanted) = headers.get(header::IF_MATCH) else { return true };
-    let tag = etag(digest);
-    wanted.to_str().is_ok_and(|list| list.split(',').map(str::trim).any(|item| item == "*" || item == tag))
+    !headers.contains_key(header::IF_MATCH) || is_match(headers, "*") || names_digest(headers, digest)
+}
+
+/// Whether the peer has the digest of the body that it asks for, to hold what it gets against.
+fn names_digest(headers: &HeaderMap, digest: &Digest) -> bool {
+    is_match(headers, &etag(digest))
+}
+
+fn is_match(headers: &HeaderMap, tag: &str) -> bool {
+    let wanted = headers.get(header::IF_MATCH).and_then(|list| list.to_str().ok()).unwrap_or_default();
+    wanted.split(',').any(|item| item.trim() == tag)
 }
 
 fn unsatisfiable(size: u64) -> Response {

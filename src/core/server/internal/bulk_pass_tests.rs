@@ -165,6 +165,7 @@ async fn one_bad_copy_does_not_stop_the_others_and_the_good_one_comes_from_elsew
     std::fs::write(&changed, bytes).unwrap();
     let alone = three.pass_over(&one).await;
     assert_eq!((alone.count(Outcome::Applied), alone.count(Outcome::BadCopy)), (19, 1));
+    assert_eq!(one.store().stats().artifacts, 19, "the source was told, and withdrew it");
     three.engine.set_usable_peers(vec![one.as_peer(), two.as_peer()]);
     assert_eq!(three.pass_over(&one).await.count(Outcome::Applied), 1);
     assert!(ids.iter().all(|id| three.holds(id)) && is_at_rest(&three));

@@ -8,6 +8,7 @@ use super::*;
 use crate::core::bootstrap::large::drop_unwanted_bodies;
 use crate::core::bootstrap::progress::Progress;
 use crate::core::mesh::transport::PeerRequest;
+use crate::core::mesh::wire::VERIFY_HEADER;
 use crate::core::staging::parked::ResumeLimits;
 
 /// Small, so that the bodies of these tests are long ones.
@@ -206,6 +207,19 @@ async fn a_copy_that_rots_after_it_was_verified_is_found_by_its_holder_as_soon_a
     }
 }
 
+#[tokio::test]
+async fn a_copy_that_is_doubted_is_looked_at_by_the_next_reader_if_the_one_that_doubts_does_not_wait() {
+    let (node, id, _) = unread(None).await;
+    let path = format!("/_internal/bootstrap/artifacts/{id}");
+    assert_eq!(node.get(&path).await.body.len(), UNVERIFIED_BYTES, "read and found good");
+    damage(&node, 5_000_000);
+    let doubting = http::Request::get(&path).header(header::RANGE, "bytes=0-0").header(VERIFY_HEADER, "1");
+    let response = router(Arc::clone(&node.context)).oneshot(doubting.body(Body::empty()).unwrap()).await.unwrap();
+    drop(response);
+    assert!(node.holds(&id), "hashing it took too long");
+    assert!(node.get(&path).await.body.is_empty() && !node.holds(&id), "the answer breaks off");
+}
+
 /// Changes a byte of a node's one body file.
 fn damage(node: &Node, at: u64) {
     use std::os::unix::fs::FileExt as _;
@@ -299,6 +313,10 @@ async fn a_part_asked_for_by_digest_goes_out_at_once_and_another_part_only_from_
     let part = node.call(Method::GET, &path, &by_digest, b"").await;
     assert_eq!((part.status, &part.body[..]), (206, &body[UNVERIFIED_BYTES - 1000..]));
     assert!(node.holds(&id), "nobody looked at the rest");
+    let any = [(header::RANGE, range.as_str()), (header::IF_MATCH, "*")];
+    assert!(node.call(Method::GET, &path, &any, b"").await.body.is_empty(), "who has no digest cannot check");
+    let (node, id, _) = unread(Some(100)).await;
+    let path = format!("/_internal/bootstrap/artifacts/{id}");
     let part = node.call(Method::GET, &path, &[(header::RANGE, range.as_str())], b"").await;
     assert!(part.body.is_empty() && !node.holds(&id), "it ends with an error and is withdrawn");
 }
