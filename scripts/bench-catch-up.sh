@@ -46,15 +46,16 @@ for _ in $(seq "$turns"); do
   sync
   # Who waits is there before: loading perl takes a tenth of a second of a processor.
   ports joiner
-  complete joiner &
-  waiting=$!
+  scripts/wait-for.pl "${port[joiner]}" /ready '"complete":true' "${WAIT_SECONDS:-1800}" &
+  pid[waiting]=$!
   sleep 0.3
   before=$(cpu source)
   began=$(seconds)
   start joiner source
-  wait "$waiting"
+  wait "${pid[waiting]}" || { tail -5 "$folder/joiner.log" >&2; exit 1; }
   took=$(since "$began")
   report kura "$took" "$(sum "$(cpu source)" "$(cpu joiner)" "$before")"
+  unset "pid[waiting]"
   note memory "$(awk '/VmHWM/ { print $2 / 1024 }' "/proc/${pid[joiner]}/status")"
   stop joiner KILL
   sync

@@ -9,7 +9,8 @@
 /// The size of blocks that are kept for the next use, in bytes: above the buffers of transfers and of pages of rows.
 const KEPT_BLOCK_BYTES: usize = 4 << 20;
 
-/// Makes the allocator keep blocks of up to [`KEPT_BLOCK_BYTES`]; at most twice as much lies idle at the top of a heap.
+/// Makes the allocator keep blocks of up to [`KEPT_BLOCK_BYTES`]; at most twice as much lies idle at the top of each heap.
+/// A larger block that is freed later, as a page of a walk is, raises both by itself.
 pub fn keep_transfer_buffers() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BLOCK_BYTES)));
 }

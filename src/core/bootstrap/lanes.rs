@@ -8,8 +8,8 @@
 //!
 //! Invariants: nobody waits for a lane that waits. A lane that works without moving for [`LATE_AFTER`] is late: it is
 //! neither waited for nor does it lead, until it moves again; what it holds alone is taken then. And no lane waits longer
-//! in all than it works, but for that time once: next to a slow peer it takes at most twice as long. Memory is a page and
-//! the next one for each peer.
+//! in all than it works, but for that time once: next to a slow peer it takes at most twice as long. Memory is three pages
+//! for each peer (see [`super::walk_down`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

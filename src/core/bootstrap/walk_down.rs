@@ -5,7 +5,7 @@
 //! only what a leading lane listed with bodies. The other lanes plan at their turn, when most of what they list is here.
 //!
 //! Failure: trouble with listing ends the walk once what was listed before is settled, so that nothing that came is
-//! fetched again. Any other trouble ends it at once.
+//! fetched again. Any other trouble ends it at once: the two pages behind are listed again.
 
 use super::lanes::{Height, LaneGuard, height_of, take_above};
 use super::pass::{Pass, PassError, PassSummary, note_skipped, require_room};
@@ -14,8 +14,9 @@ use super::settle::{PlannedRows, plan_rows, settle_page, settle_planned};
 use super::source::{ManifestSource, SourceError, SourcePage, SourceRow};
 use super::source_backfill::{BackfillSource, WALK_PAGE_BYTES_MAX};
 
-/// From this capacity on the three pages under way are a sixteenth or less.
-const RIDING_CAPACITY_MIN: u64 = 48 * WALK_PAGE_BYTES_MAX;
+/// From this capacity on the three pages under way are less than a twentieth, and so is what is committed beyond the room
+/// and evicted again: up to two and a half pages, because a page is planned before the one in front of it takes room.
+const RIDING_CAPACITY_MIN: u64 = 64 * WALK_PAGE_BYTES_MAX;
 
 /// A page that was listed.
 enum Ready {
