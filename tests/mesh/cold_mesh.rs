@@ -1,11 +1,13 @@
-//! A mesh of which every node restarts at once serves the union of what its nodes hold, from its first second; and one
-//! whose nodes are replaced one by one over empty volumes fills each before it takes traffic.
+//! A mesh of which every node restarts at once serves the union of what its nodes hold, from its first second, also
+//! while one of their stores opens slowly; and one whose nodes are replaced one by one over empty volumes fills each before
+//! it takes traffic.
 
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::opening::HeldBack;
 use crate::support::inspect::metric;
 use crate::support::mesh::Mesh;
 use crate::support::node::{Node, READY_WITHIN};
@@ -17,6 +19,9 @@ const NODES: usize = 4;
 const ARTIFACTS_PER_NODE: u64 = 27;
 const ROUNDS: usize = 3;
 const READERS_PER_NODE: usize = 4;
+
+/// Less than the least patient tool is kept waiting, and longer than a node waits for its own store alone.
+const SLOW_OPENING: Duration = Duration::from_millis(2500);
 
 /// What only this node holds.
 fn own_artifacts(node: usize) -> Vec<Artifact> {
@@ -110,6 +115,26 @@ fn a_mesh_whose_nodes_all_restart_serves_what_any_of_them_holds_once_they_listen
         mesh.wait_ready(READY_WITHIN);
         mesh.kill_all();
     }
+}
+
+#[test]
+fn a_mesh_of_which_a_store_opens_slowly_answers_every_read_once_it_listens() {
+    let _alone = alone();
+    let (mut mesh, all) = apart();
+    let held_back = HeldBack::new(&mesh.nodes[0]);
+    mesh.start_together();
+    wait_listening(&mesh);
+    let began = Instant::now();
+    let failed = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read_everything(&mesh, &all));
+        std::thread::sleep(SLOW_OPENING);
+        assert!(!reading.is_finished(), "nobody else has what the slow one holds");
+        held_back.let_go();
+        reading.join().expect("the readers")
+    });
+    println!("{} reads in {:?}", all.len() * NODES, began.elapsed());
+    assert!(failed.is_empty(), "{} reads failed, first {:?}", failed.len(), failed.first());
+    mesh.wait_ready(READY_WITHIN);
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod large;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod opening;
+#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod recovery;

@@ -98,9 +98,23 @@ async fn requests_before_the_store_is_open_wait_and_then_say_so() {
     assert_eq!(ask("GET", "/up").await, (StatusCode::OK, 0));
     assert_eq!(ask("GET", "/ready").await, (StatusCode::SERVICE_UNAVAILABLE, 0));
     assert_eq!(ask("GET", "/metrics").await, (StatusCode::OK, 0));
-    assert_eq!(ask("GET", "/api/metro/cache/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));
-    assert_eq!(ask("GET", "/gradle/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));
-    assert_eq!(ask("GET", "/v1/cache/1").await, (StatusCode::NOT_FOUND, 10));
+    // Each tool is kept waiting for less than it bears.
+    let module = "/api/cache/module/x?tenant_id=t&hash=h&name=n";
+    let cas = format!("/cas/{:064x}", 1);
+    let waits = [
+        ("/api/metro/cache/a", 4),
+        ("/ccache/aa/0123456789abcdefghijklmnopqrstu", 8),
+        (module, 10),
+        ("/v8/artifacts/a?slug=s", 15),
+        ("/gradle/a", 25),
+        (&cas, 30),
+    ];
+    for (path, seconds) in waits {
+        for method in ["GET", "HEAD"] {
+            assert_eq!(ask(method, path).await, (StatusCode::SERVICE_UNAVAILABLE, seconds), "{method} {path}");
+        }
+    }
+    assert_eq!(ask("GET", "/v1/cache/1").await, (StatusCode::NOT_FOUND, 20));
     assert_eq!(ask("PUT", "/v1/cache/1").await, (StatusCode::FORBIDDEN, 10));
     assert_eq!(ask("PUT", "/ac/".to_owned().as_str()).await.0, StatusCode::NOT_FOUND);
     assert_eq!(ask("PUT", "/v8/artifacts/a").await, (StatusCode::SERVICE_UNAVAILABLE, 10));

@@ -275,6 +275,23 @@ async fn what_was_deleted_here_does_not_come_back_from_a_peer() {
     assert_eq!(node.state().artifacts, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_silent_from_the_start_hides_no_other_peer() {
+    let network = MemoryTransport::new();
+    let held = "/api/metro/cache/held";
+    let good = TestNode::start_in(&network, B, &[]).await;
+    assert_eq!(good.put(held, b"here").await, 200);
+    let _silent = TestNode::start_in(&network, C, &[]).await;
+    let links = network.with_own_links();
+    links.set_rule(Some(Arc::new(|request| (request.peer == C).then_some(LinkFault::StallHead))));
+    let node = TestNode::start_in(&links, A, &[A, B, C]).await;
+    let began = Instant::now();
+    assert_eq!(node.get(held).await.status, 200);
+    assert!(began.elapsed() < Duration::from_millis(1500), "after {:?}", began.elapsed());
+    assert_eq!(node.get("/api/metro/cache/absent").await.status, 404);
+    assert!(began.elapsed() < Duration::from_secs(4), "after {:?}", began.elapsed());
+}
+
 async fn complete(node: &TestNode) {
     eventually("complete", async || node.running().node.readiness.snapshot().complete).await;
 }

@@ -1,14 +1,18 @@
 //! Who belongs to the mesh: rounds of discovery and status, and the table of members they keep.
 //!
-//! How it works: every [`TICK`] the sources are asked for addresses, each address for its status, and the answers are
-//! applied to the table in one step by a pure function. The result is published to readiness, remembered in the store
-//! when it changed, and watched by the workers that catch up.
+//! How it works: every [`TICK`], and more often while a store is opening, the sources are asked for addresses, each
+//! address for its status, and the answers are applied to the table in one step by a pure function. The result is
+//! published to readiness, remembered in the store when it changed, and watched by the workers that catch up.
 //!
 //! Invariants: this node is never a member, by whatever address it is found. A member that misses a status stays one,
 //! marked as unreachable. Nothing is dialled because a peer named it: only addresses from the sources and members that
 //! already answered. What is refused is refused with a named reason and tried again on the next round.
+//!
+//! Rounds need no open store: which one is ours says its identity, and those whom the sources name may be asked for a
+//! read before the first of them gave its status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +28,13 @@ use crate::core::base::clock::Clock;
 use crate::core::base::ids::{InstanceId, StoreId};
 use crate::core::base::rng::{Rng, RngExt};
 use crate::core::store::store_handle::StoreHandle;
+use crate::core::store::unopened::UnopenedStore;
 
 /// Time between two rounds, before jitter.
 pub const TICK: Duration = Duration::from_secs(2);
+
+/// The same while a store is opening, here or at a member: whoever waits for it waits no longer than this.
+const OPENING_TICK: Duration = Duration::from_millis(250);
 
 /// Statuses asked at the same time.
 const STATUS_CONCURRENCY: usize = 16;
@@ -81,6 +89,12 @@ impl Member {
         self.reachable && (self.kind == MemberKind::Seed || self.store_id().is_some())
     }
 
+    /// Whether it answers, and its store is not open yet.
+    pub fn is_opening(&self) -> bool {
+        let has_no_store = matches!(&self.kind, MemberKind::Kura(status) if status.store_id.is_none());
+        self.reachable && has_no_store
+    }
+
     fn facts(&self) -> PeerFacts {
         PeerFacts {
             url: self.url.clone(),
@@ -132,7 +146,7 @@ pub struct OwnIdentity {
     pub tenant_id: String,
     /// This run of the process.
     pub instance_id: InstanceId,
-    /// Its store, once open.
+    /// Its store, if it has one.
     pub store_id: Option<StoreId>,
 }
 
@@ -239,7 +253,7 @@ fn unanswered(url: &str) -> Member {
 }
 
 fn judge(own: &OwnIdentity, met: &mut Met, url: &str, status: &StatusReply) -> Verdict {
-    if status.kura.as_ref().is_some_and(|kura| kura.instance_id == own.instance_id) {
+    if is_own(own, status) {
         return Verdict::Own;
     }
     if let Some((kind, detail)) = refusal(own, status) {
@@ -256,6 +270,10 @@ fn judge(own: &OwnIdentity, met: &mut Met, url: &str, status: &StatusReply) -> V
         return Verdict::Refused(RefusalKind::ClonedStore, format!("it has the store id of {other}"));
     }
     Verdict::Member(MemberKind::Kura(Box::new(kura.clone())))
+}
+
+fn is_own(own: &OwnIdentity, status: &StatusReply) -> bool {
+    status.kura.as_ref().is_some_and(|kura| kura.instance_id == own.instance_id)
 }
 
 fn refusal(own: &OwnIdentity, status: &StatusReply) -> Option<(RefusalKind, String)> {
@@ -286,6 +304,8 @@ pub struct MembershipParts {
     pub client: PeerClient,
     /// Remembers peers, and says which store is ours.
     pub store: StoreHandle,
+    /// Says the latter while it is not open.
+    pub unopened: UnopenedStore,
     /// Is told of each round.
     pub readiness: Readiness,
     /// Time.
@@ -303,6 +323,7 @@ pub struct Membership {
     table: Mutex<MemberTable>,
     inbound: Mutex<BTreeMap<StoreId, Duration>>,
     dns_error: Mutex<Option<String>>,
+    introduced: AtomicBool,
     published: watch::Sender<Arc<Vec<Member>>>,
 }
 
@@ -310,7 +331,14 @@ impl Membership {
     /// Nobody is known yet.
     pub fn new(parts: MembershipParts) -> Self {
         let (published, _) = watch::channel(Arc::new(Vec::new()));
-        Self { parts, table: Mutex::default(), inbound: Mutex::default(), dns_error: Mutex::default(), published }
+        Self {
+            parts,
+            table: Mutex::default(),
+            inbound: Mutex::default(),
+            dns_error: Mutex::default(),
+            introduced: AtomicBool::new(false),
+            published,
+        }
     }
 
     /// The members after each round.
@@ -354,12 +382,21 @@ impl Membership {
     pub async fn run(&self, cancel: &CancellationToken) {
         loop {
             let jitter = Duration::from_millis(self.parts.rng.below(400));
+            let round = async {
+                self.round().await;
+                let pause = if self.is_a_store_opening() { OPENING_TICK } else { TICK + jitter };
+                tokio::time::sleep(pause).await;
+            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                () = async { self.round().await; tokio::time::sleep(TICK + jitter).await } => {}
+                () = round => {}
             }
         }
+    }
+
+    fn is_a_store_opening(&self) -> bool {
+        self.parts.store.current().is_none() || self.published.borrow().iter().any(Member::is_opening)
     }
 
     /// One round: find addresses, ask them, apply the answers, publish.
@@ -368,10 +405,28 @@ impl Membership {
         let targets = discover(&self.parts.sources, self.parts.resolver.as_ref(), &remembered).await;
         self.log_dns(&targets);
         let addresses = self.table.lock().unwrap_or_else(PoisonError::into_inner).addresses(&targets);
+        self.introduce(&addresses);
         let alone = addresses.is_empty() && targets.dns_answered;
         let replies = self.ask(addresses).await;
         let observed = alone || replies.iter().any(|(_, reply)| reply.is_ok());
         self.publish(replies, observed).await;
+    }
+
+    /// Names the members of the first round before they answered: one that lets its status wait must not hide the
+    /// others from reads.
+    fn introduce(&self, addresses: &[String]) {
+        if addresses.is_empty() || self.introduced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let members: Vec<Member> = addresses.iter().map(|url| unanswered(url)).collect();
+        self.tell_readiness(&members, false);
+        self.published.send_replace(Arc::new(members));
+    }
+
+    fn tell_readiness(&self, members: &[Member], observed: bool) {
+        let peers = members.iter().map(Member::facts).collect();
+        let round = DiscoveryRound { configured: self.parts.sources.configured(), observed, peers };
+        self.parts.readiness.update(|machine, now| machine.discovered(round, now));
     }
 
     /// A name that does not resolve is asked for every two seconds; only a change is worth a line.
@@ -396,7 +451,7 @@ impl Membership {
     }
 
     async fn publish(&self, replies: Vec<Reply>, observed: bool) {
-        let own = self.own();
+        let own = self.own().await;
         let (before, after, refused) = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             let (before, refused_before) = (table.clone(), table.refusals.clone());
@@ -411,21 +466,27 @@ impl Membership {
         log_reachability(&before, &after);
         let only_strangers = after.only_strangers();
         let members: Vec<Member> = after.members.into_values().collect();
-        let facts = members.iter().map(Member::facts).collect();
-        let configured = self.parts.sources.configured();
-        let observed = observed && !only_strangers;
-        let round = DiscoveryRound { configured, observed, peers: facts };
-        self.parts.readiness.update(|machine, now| machine.discovered(round, now));
+        self.tell_readiness(&members, observed && !only_strangers);
         self.remember(&members).await;
         self.published.send_replace(Arc::new(members));
     }
 
-    fn own(&self) -> OwnIdentity {
+    /// Whether whoever gave this status is a peer: not this node, and nobody that a round would refuse.
+    pub async fn is_peer(&self, status: &StatusReply) -> bool {
+        let own = self.own().await;
+        !is_own(&own, status) && refusal(&own, status).is_none()
+    }
+
+    async fn own(&self) -> OwnIdentity {
+        let store_id = match self.parts.store.current() {
+            Some(store) => Some(store.stats().store_id),
+            None => self.parts.unopened.store_id().await,
+        };
         OwnIdentity {
             node_url: self.parts.sources.own_url.clone(),
             tenant_id: self.parts.client.tenant_id().to_owned(),
             instance_id: self.parts.instance_id,
-            store_id: self.parts.store.current().map(|store| store.stats().store_id),
+            store_id,
         }
     }
 

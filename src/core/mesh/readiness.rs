@@ -216,8 +216,12 @@ impl ReadinessMachine {
         self.lock_held = held;
     }
 
-    /// Whether a store is open.
-    pub fn set_store_open(&mut self, open: bool) {
+    /// Whether a store is open. Peers are met before it is; what they have can be settled only from then on, so that is
+    /// when they begin to owe progress.
+    pub fn set_store_open(&mut self, open: bool, now: Moment) {
+        if open && !std::mem::replace(&mut self.store_open, open) {
+            self.peers.values_mut().for_each(|peer| peer.first_seen = now.monotonic);
+        }
         self.store_open = open;
     }
 
@@ -286,7 +290,7 @@ impl ReadinessMachine {
 
     fn latch(&mut self, now: Moment) -> Gates {
         let gates = self.gates(now.monotonic);
-        self.complete_latched |= gates.complete();
+        self.complete_latched |= gates.held && gates.complete();
         self.ready_latched |= gates.ready();
         gates
     }
@@ -478,7 +482,7 @@ impl Readiness {
 
     /// Whether a store is open.
     pub fn set_store_open(&self, open: bool) {
-        self.update(|machine, _| machine.set_store_open(open));
+        self.update(|machine, now| machine.set_store_open(open, now));
     }
 
     /// Whether a read of the store waits for its answer for too long.

@@ -30,7 +30,7 @@ fn round(peers: Vec<PeerFacts>) -> DiscoveryRound {
 fn joining() -> ReadinessMachine {
     let mut machine = ReadinessMachine::new(true, at(0));
     machine.set_lock_held(true);
-    machine.set_store_open(true);
+    machine.set_store_open(true, at(0));
     machine
 }
 
@@ -46,7 +46,7 @@ fn a_node_without_peer_sources_is_ready_at_once() {
     let mut machine = ReadinessMachine::new(false, at(0));
     assert_eq!(machine.snapshot(at(0)).reasons, ["writer_lock_not_held", "store_not_open"]);
     machine.set_lock_held(true);
-    machine.set_store_open(true);
+    machine.set_store_open(true, at(0));
     let snapshot = machine.snapshot(at(0));
     assert!(snapshot.ready && snapshot.complete && snapshot.reasons.is_empty());
     assert_eq!((snapshot.state, snapshot.readiness), (TrafficState::Serving, Completeness::Complete));
@@ -202,10 +202,24 @@ fn readiness_survives_a_peers_flap_but_not_the_loss_of_lock_or_store() {
     machine.discovered(round(vec![peer("b", true), peer("c", true)]), at(201));
     let snapshot = machine.snapshot(at(201));
     assert!(snapshot.ready && snapshot.complete && snapshot.generation == 2);
-    machine.set_store_open(false);
+    machine.set_store_open(false, at(202));
     assert!(!machine.snapshot(at(202)).ready);
-    machine.set_store_open(true);
+    machine.set_store_open(true, at(203));
     assert!(machine.snapshot(at(203)).ready);
+}
+
+#[test]
+fn peers_that_are_met_before_the_store_is_open_owe_progress_from_then_on() {
+    let mut machine = ReadinessMachine::new(true, at(0));
+    machine.set_lock_held(true);
+    machine.discovered(DiscoveryRound { configured: true, observed: true, peers: Vec::new() }, at(1));
+    assert!(!machine.snapshot(at(1)).complete, "nobody knows yet what is here, and who will be met");
+    machine.discovered(round(vec![peer("b", true)]), at(2));
+    machine.set_store_open(true, at(600));
+    let snapshot = machine.snapshot(at(601));
+    assert!(!snapshot.ready && !snapshot.peers[0].excused, "its tombstones are waited for: {:?}", snapshot.reasons);
+    settle(&mut machine, "b", at(602));
+    assert!(machine.snapshot(at(602)).ready);
 }
 
 #[test]

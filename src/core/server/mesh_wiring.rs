@@ -37,6 +37,18 @@ pub fn internal_router(node: &Arc<NodeContext>) -> Router {
 
 /// Starts discovery and the workers that follow from it; each ends with the node's shutdown token.
 pub fn start(node: &Arc<NodeContext>, workers: &TaskTracker) {
+    start_discovery(node, workers);
+    start_following(node, workers);
+}
+
+/// Looks for peers. Needs no open store: until it is, they answer what is read here.
+pub fn start_discovery(node: &Arc<NodeContext>, workers: &TaskTracker) {
+    let (membership, shutdown) = (Arc::clone(&node.membership), node.shutdown.clone());
+    workers.spawn(async move { membership.run(&shutdown).await });
+}
+
+/// Catches up from the peers and follows them, into the open store.
+pub fn start_following(node: &Arc<NodeContext>, workers: &TaskTracker) {
     let follower = Follower {
         engine: node.engine.clone(),
         readiness: node.readiness.clone(),
@@ -44,8 +56,6 @@ pub fn start(node: &Arc<NodeContext>, workers: &TaskTracker) {
         passes_max: node.config.bootstrap_max_concurrent_peers,
     };
     workers.spawn(follow::run(follower, node.shutdown.clone()));
-    let (membership, shutdown) = (Arc::clone(&node.membership), node.shutdown.clone());
-    workers.spawn(async move { membership.run(&shutdown).await });
     workers.spawn(watch_joining(Arc::clone(node)));
 }
 

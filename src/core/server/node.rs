@@ -43,6 +43,7 @@ use crate::core::staging::parked::ResumeLimits;
 use crate::core::store::metrics::StoreMetrics;
 use crate::core::store::record::ArtifactKey;
 use crate::core::store::store_handle::StoreHandle;
+use crate::core::store::unopened::UnopenedStore;
 use crate::core::telemetry::metrics::MetricsRegistry;
 
 /// Blocking file and index jobs under way at once in one process. Disks gain little from more, and each holds a
@@ -171,18 +172,22 @@ impl NodeContext {
         let space = SpaceWatch::default();
         let engine = engine(&config, &seams, &store, &staging, &metrics);
         let engine = Engine { circuits: readiness.circuits().clone(), space: space.clone(), ..engine };
+        let unopened = UnopenedStore::new(layout.clone(), Arc::clone(&seams.executor));
         let membership = Membership::new(MembershipParts {
             sources,
             resolver: Arc::clone(&seams.resolver),
             client: engine.client.clone(),
             store: store.clone(),
+            unopened: unopened.clone(),
             readiness: readiness.clone(),
             clock: Arc::clone(&seams.clock),
             rng: Arc::clone(&seams.rng),
             instance_id,
         });
+        let membership = Arc::new(membership);
         let through = ReadThroughMetrics::new(&metrics);
-        let read_through = ReadThrough::new(engine.clone(), readiness.clone(), membership.watch(), through);
+        let mesh = (readiness.clone(), Arc::clone(&membership));
+        let read_through = ReadThrough::new(engine.clone(), unopened, mesh, through);
         Arc::new(Self {
             instance_id,
             store,
@@ -191,7 +196,7 @@ impl NodeContext {
             uploads: multipart_uploads(&config, &staging, &seams),
             staging,
             readiness,
-            membership: Arc::new(membership),
+            membership,
             engine,
             read_through,
             server_metrics: ServerMetrics::new(&metrics),

@@ -1,9 +1,10 @@
 //! Starting and stopping a node, in the one order in which it is safe.
 //!
 //! How it works: [`start`] looks at the data dir without touching it, locks it, binds both listeners, makes missing
-//! directories, begins to answer probes, adopts partial bodies, reclaims dead staging, gives the ballast up if the index
-//! could not open otherwise, opens the store, evicts below the watermarks, restores the ballast, and starts the mesh. Each step is
-//! named, timed, logged and kept (see [`super::startup_status`]). [`RunningNode::stop`] goes the other way.
+//! directories, begins to answer probes and to look for peers, who answer reads until the store is open, adopts partial
+//! bodies, reclaims dead staging, gives the ballast up if the index could not open otherwise, opens the store, evicts
+//! below the watermarks, restores the ballast, and follows the peers. Each step is named, timed, logged and kept (see
+//! [`super::startup_status`]). [`RunningNode::stop`] goes the other way.
 //!
 //! Invariants: nothing is touched or created before the lock is held, but a missing data dir is created, since it
 //! could not be locked otherwise; staging is reclaimed before the store opens, because a full disk may be full of
@@ -126,12 +127,13 @@ pub async fn start(mut config: Config, seams: Seams) -> Result<RunningNode, Serv
         record: OnceLock::new(),
     };
     running.listen(public, internal);
+    mesh_wiring::start_discovery(&running.node, &running.workers);
     match running.open().await {
         Ok(()) => {
             running.start_watches();
             running.start_store_keeper();
             running.start_janitor();
-            running.start_mesh();
+            running.start_following();
             Ok(running)
         }
         Err(error) => {
@@ -413,9 +415,9 @@ impl RunningNode {
         });
     }
 
-    /// Discovery, tombstones, catch-up and following go on behind the running node.
-    fn start_mesh(&self) {
-        mesh_wiring::start(&self.node, &self.workers);
+    /// Tombstones, catch-up and following go on behind the running node, over the peers that were met so far.
+    fn start_following(&self) {
+        mesh_wiring::start_following(&self.node, &self.workers);
     }
 }
 

@@ -68,6 +68,7 @@ mod stubs;
 mod tagged;
 mod thin_tables;
 mod trim;
+pub mod unopened;
 mod verified;
 mod version;
 mod visits;

@@ -5,6 +5,7 @@
 //! one large body never holds up the small ones behind it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -59,11 +60,19 @@ impl StoreHandle {
     /// # Errors
     /// [`StoreError::NotOpen`] if none was opened in that time.
     pub async fn ready(&self) -> Result<Arc<Store>, StoreError> {
+        self.ready_within(STORE_OPEN_WAIT).await
+    }
+
+    /// Waits until a store is open, at most this long.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOpen`] if none was opened in that time.
+    pub async fn ready_within(&self, wait: Duration) -> Result<Arc<Store>, StoreError> {
         if let Some(store) = self.current() {
             return Ok(store);
         }
         let mut changes = self.store.subscribe();
-        let opened = tokio::time::timeout(STORE_OPEN_WAIT, changes.wait_for(Option::is_some)).await;
+        let opened = tokio::time::timeout(wait, changes.wait_for(Option::is_some)).await;
         match opened {
             Ok(Ok(store)) => store.clone().ok_or(StoreError::NotOpen),
             _ => Err(StoreError::NotOpen),

@@ -206,6 +206,25 @@ pub fn read(path: &Path) -> io::Result<Vec<(String, u64)>> {
     }
 }
 
+/// The newest delete of a namespace, if there is one, by a log that no open store appends to.
+///
+/// # Errors
+/// What the system says, `NotFound` without a log, and `InvalidData` for one that is not there whole: what is behind the
+/// damage only the index knows.
+pub(super) fn newest_of(path: &Path, namespace: &str) -> io::Result<Option<u64>> {
+    let bytes = std::fs::read(path)?;
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or(io::ErrorKind::InvalidData)?;
+    let mut newest = None;
+    while let Some(((entry, version_ms), after)) = take_entry(rest) {
+        if entry == namespace {
+            newest = newest.max(Some(version_ms));
+        }
+        rest = after;
+    }
+    // Zeros are room for more.
+    if rest.iter().all(|byte| *byte == 0) { Ok(newest) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
 /// The entries and where the last good one ends.
 fn parse(bytes: &[u8]) -> io::Result<(Vec<(String, u64)>, u64)> {
     let mut rest = bytes
@@ -252,6 +271,28 @@ mod tests {
             log.sync().unwrap();
         }
         assert_eq!(read(&path).unwrap(), entries(&[("ios", 1), ("", 2), ("ios", 3), ("x", 4)]));
+    }
+
+    #[test]
+    fn the_newest_delete_of_a_namespace_is_told_by_a_whole_log_only() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tombstones.log");
+        assert_eq!(newest_of(&path, "ios").unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mut log = TombstoneLog::open(&path, Arc::new(RealDisk)).unwrap();
+        assert_eq!(newest_of(&path, "ios").unwrap(), None);
+        log.append([("ios", 3), ("ios", 2), ("x", 9)].into_iter()).unwrap();
+        let end = usize::try_from(log.end()).unwrap();
+        assert_eq!(newest_of(&path, "ios").unwrap(), Some(3));
+        assert_eq!(newest_of(&path, "io").unwrap(), None);
+        let whole = std::fs::read(&path).unwrap();
+        for offset in 0..end {
+            let mut changed = whole.clone();
+            changed[offset] ^= 0x55;
+            std::fs::write(&path, &changed).unwrap();
+            assert_eq!(newest_of(&path, "ios").unwrap_err().kind(), io::ErrorKind::InvalidData, "changed at {offset}");
+        }
+        std::fs::write(&path, b"KURA").unwrap();
+        assert!(newest_of(&path, "ios").is_err());
     }
 
     #[test]

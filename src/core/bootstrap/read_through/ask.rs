@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use http::Method;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::body::{self, ThroughError};
 use super::metrics::ReadThroughMetrics;
 use super::peers;
 use crate::core::base::ids::ArtifactId;
 use crate::core::bootstrap::engine::Engine;
-use crate::core::mesh::membership::Member;
+use crate::core::mesh::membership::{Member, Membership};
 use crate::core::mesh::readiness::Readiness;
 use crate::core::store::error::StoreError;
 use crate::core::store::record::{ArtifactKey, Record};
+use crate::core::store::unopened::UnopenedStore;
 use crate::core::store::wanted::Wanted;
 
 /// Bodies up to this size are taken whole before the first byte is handed out.
@@ -55,6 +58,19 @@ pub enum Through {
     Stream(Box<Record>, BoxStream<'static, Result<Bytes, ThroughError>>),
     /// No peer that answers has it.
     Miss,
+    /// No peer that answers has it, but one that may have it is opening its store.
+    Undecided,
+}
+
+/// Whether a peer has an artifact that is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// One that answers says so.
+    Yes,
+    /// None that answers does.
+    No,
+    /// None that answers does, but one that may have it is opening its store.
+    Undecided,
 }
 
 impl std::fmt::Debug for Through {
@@ -65,6 +81,7 @@ impl std::fmt::Debug for Through {
             Self::Whole(..) => "Whole",
             Self::Stream(..) => "Stream",
             Self::Miss => "Miss",
+            Self::Undecided => "Undecided",
         })
     }
 }
@@ -77,9 +94,14 @@ enum Told {
     /// It is too long to share: each asks for itself.
     Long,
     Miss,
+    /// Who still has time asks for itself.
+    Undecided,
 }
 
-type Asking = HashMap<ArtifactId, watch::Receiver<Option<Told>>>;
+/// An artifact, and whether our own store is open.
+type Asked = (ArtifactId, bool);
+
+type Asking = HashMap<Asked, watch::Receiver<Option<Told>>>;
 
 /// Reads through this node to its peers; cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,7 +113,9 @@ pub struct ReadThrough {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) engine: Engine,
+    pub(super) unopened: UnopenedStore,
     pub(super) readiness: Readiness,
+    pub(super) membership: Arc<Membership>,
     /// Never marked as seen, so that it tells whether there was a round of discovery at all.
     pub(super) members: watch::Receiver<Arc<Vec<Member>>>,
     pub(super) metrics: ReadThroughMetrics,
@@ -99,6 +123,7 @@ pub(super) struct Shared {
     pub(super) buffered: Arc<Semaphore>,
     pub(super) streamed: Arc<Semaphore>,
     pub(super) suspects: peers::Suspects,
+    pub(super) openings: peers::Openings,
 }
 
 /// One read: of what, and what is known of it.
@@ -108,62 +133,133 @@ pub(super) struct Read {
     pub(super) name: ArtifactKey,
     pub(super) wanted: Option<Wanted>,
     pub(super) delivery: Delivery,
+    /// GET, or HEAD for its record alone.
+    pub(super) method: Method,
+    /// Until when a peer's store that opens is waited for.
+    pub(super) until: Instant,
+    /// While our own store is not open.
+    pub(super) unopened: Option<Unopened>,
+}
+
+/// What is known of an artifact while our own store is not open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unopened {
+    /// Up to which version its namespace was deleted here.
+    pub(super) deleted_up_to: Option<u64>,
 }
 
 impl ReadThrough {
     /// Reads through the engine's client into its store.
     pub fn new(
         engine: Engine,
-        readiness: Readiness,
-        members: watch::Receiver<Arc<Vec<Member>>>,
+        unopened: UnopenedStore,
+        (readiness, membership): (Readiness, Arc<Membership>),
         metrics: ReadThroughMetrics,
     ) -> Self {
         let shared = Shared {
             engine,
+            unopened,
             readiness,
-            members,
+            members: membership.watch(),
+            membership,
             metrics,
             asking: Mutex::default(),
             buffered: Arc::new(Semaphore::new(BUFFERED_AT_ONCE)),
             streamed: Arc::new(Semaphore::new(STREAMED_AT_ONCE)),
             suspects: peers::Suspects::default(),
+            openings: peers::Openings::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Asks the peers for an artifact that is not here.
+    /// Asks the peers for an artifact that is not here. A peer that may have it and is opening its store is waited for
+    /// until `until`.
     ///
     /// # Errors
     /// Our own store failed.
-    pub async fn get(&self, name: &ArtifactKey, delivery: Delivery) -> Result<Through, StoreError> {
-        let shared = &self.shared;
-        let Some(read) = shared.worth_asking(name, delivery).await? else { return Ok(Through::Miss) };
-        let began = shared.engine.clock.monotonic();
-        let answer = shared.ask_once(read).await?;
-        let waited = shared.engine.clock.monotonic().saturating_sub(began);
-        shared.metrics.read(&answer, waited);
-        Ok(answer)
-    }
-
-    /// Whether a peer that answers now holds an artifact that is not here, as far as its word goes.
-    ///
-    /// # Errors
-    /// Our own store failed.
-    pub async fn is_held(&self, name: &ArtifactKey) -> Result<bool, StoreError> {
-        match self.shared.worth_asking(name, Delivery::Streamed).await? {
-            Some(read) => Ok(peers::is_held(&self.shared, &read).await),
-            None => Ok(false),
+    pub async fn get(&self, name: &ArtifactKey, delivery: Delivery, until: Instant) -> Result<Through, StoreError> {
+        match self.shared.worth_asking(name, delivery, until).await? {
+            Some(read) => self.shared.timed(read).await,
+            None => Ok(Through::Miss),
         }
     }
+
+    /// Asks the peers for an artifact while our own store is not open. What was deleted here is a miss; nothing is kept.
+    pub async fn get_unopened(&self, name: &ArtifactKey, delivery: Delivery, until: Instant) -> Through {
+        let Some(read) = self.shared.before_open(name, delivery, until).await else { return Through::Miss };
+        self.shared.timed(read).await.unwrap_or(Through::Miss)
+    }
+
+    /// Whether a peer that answers now holds an artifact that is not here, as far as its word goes. Waits as
+    /// [`Self::get`] does.
+    ///
+    /// # Errors
+    /// Our own store failed.
+    pub async fn is_held(&self, name: &ArtifactKey, until: Instant) -> Result<Held, StoreError> {
+        let Some(read) = self.shared.worth_asking(name, Delivery::Streamed, until).await? else { return Ok(Held::No) };
+        let read = Read { method: Method::HEAD, ..read };
+        loop {
+            let held = match body::record(&self.shared, &read).await? {
+                Ok(_) => Held::Yes,
+                Err(held) => held,
+            };
+            if held != Held::Undecided || !is_time_left(until).await {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// The record of an artifact that a peer says it holds, while our own store is not open.
+    pub async fn record_unopened(&self, name: &ArtifactKey, until: Instant) -> Option<Record> {
+        let read = self.shared.before_open(name, Delivery::Streamed, until).await?;
+        let read = Read { method: Method::HEAD, ..read };
+        body::record(&self.shared, &read).await.ok()?.ok()
+    }
+}
+
+/// Whether to ask again for what nobody has yet, after a pause.
+async fn is_time_left(until: Instant) -> bool {
+    let again_at = Instant::now() + peers::OPENING_PAUSE;
+    if again_at >= until {
+        return false;
+    }
+    tokio::time::sleep_until(again_at).await;
+    true
 }
 
 impl Shared {
     /// What to ask for, or `None` if a miss here is a miss of the mesh as far as this node knows.
-    async fn worth_asking(&self, name: &ArtifactKey, delivery: Delivery) -> Result<Option<Read>, StoreError> {
+    async fn worth_asking(
+        &self,
+        name: &ArtifactKey,
+        delivery: Delivery,
+        until: Instant,
+    ) -> Result<Option<Read>, StoreError> {
         let id = name.artifact_id(self.engine.client.tenant_id());
         let wanted = self.engine.store.call(move |store| store.wanted(&id)).await?;
         let is_worth = wanted.is_some() || !self.is_settled().await;
-        Ok(is_worth.then(|| Read { id, name: name.clone(), wanted, delivery }))
+        let name = name.clone();
+        Ok(is_worth.then(|| Read { id, name, wanted, delivery, method: Method::GET, until, unopened: None }))
+    }
+
+    /// What to ask for before our own store is open, or `None` as long as nobody knows what was deleted in it.
+    async fn before_open(&self, name: &ArtifactKey, delivery: Delivery, until: Instant) -> Option<Read> {
+        peers::first_round(&self.members, &self.readiness).await;
+        let deleted_up_to = self.unopened.deleted_up_to(&name.namespace).await;
+        let deleted_up_to = deleted_up_to.inspect_err(|error| {
+            tracing::debug!(%error, "read_through_without_deletes");
+        });
+        let unopened = Some(Unopened { deleted_up_to: deleted_up_to.ok()? });
+        let id = name.artifact_id(self.engine.client.tenant_id());
+        Some(Read { id, name: name.clone(), wanted: None, delivery, method: Method::GET, until, unopened })
+    }
+
+    async fn timed(&self, read: Read) -> Result<Through, StoreError> {
+        let began = self.engine.clock.monotonic();
+        let answer = self.ask_once(read).await?;
+        let waited = self.engine.clock.monotonic().saturating_sub(began);
+        self.metrics.read(&answer, waited);
+        Ok(answer)
     }
 
     /// Whether everything that the peers had is settled. Waits for the first round of discovery, which is on its way.
@@ -175,7 +271,7 @@ impl Shared {
     /// Asks, or waits for whoever asks already. Who waits takes the place of one who went away.
     async fn ask_once(&self, read: Read) -> Result<Through, StoreError> {
         loop {
-            let mut told = match self.take_seat(read.id) {
+            let mut told = match self.take_seat((read.id, read.unopened.is_none())) {
                 Seat::First(seat) => return self.ask_first(read, seat).await,
                 Seat::Behind(told) => told,
             };
@@ -185,42 +281,54 @@ impl Shared {
                 Some(Told::Whole(record, bytes)) => return Ok(Through::Whole(record, bytes)),
                 Some(Told::Long) => return body::ask(self, &read).await,
                 Some(Told::Miss) => return Ok(Through::Miss),
-                None => {}
+                Some(Told::Undecided) if !is_time_left(read.until).await => return Ok(Through::Undecided),
+                Some(Told::Undecided) | None => {}
             }
         }
     }
 
-    fn take_seat(&self, id: ArtifactId) -> Seat<'_> {
+    fn take_seat(&self, asked: Asked) -> Seat<'_> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = asking.get(&id) {
+        if let Some(told) = asking.get(&asked) {
             return Seat::Behind(told.clone());
         }
         let (tell, told) = watch::channel(None);
-        asking.insert(id, told);
-        Seat::First(FirstSeat { shared: self, id, tell })
+        asking.insert(asked, told);
+        Seat::First(FirstSeat { shared: self, asked, tell })
     }
 
     async fn ask_first(&self, read: Read, seat: FirstSeat<'_>) -> Result<Through, StoreError> {
-        // A pass may be fetching it, or have brought it since the look that missed.
-        let flight = tokio::time::timeout(PASS_WAIT, self.engine.flights.enter(read.id)).await.ok();
-        if self.is_here(&read).await? {
-            seat.tell.send_replace(Some(Told::Here));
-            return Ok(Through::Here);
-        }
-        let mut answer = body::ask(self, &read).await?;
-        // While the peers were asked, a pass may have settled it.
-        if matches!(answer, Through::Miss) && self.is_here(&read).await? {
-            answer = Through::Here;
-        }
-        drop(flight);
+        let answer = loop {
+            let answer = match read.unopened {
+                Some(_) => body::ask(self, &read).await?,
+                None => self.ask_in_flight(&read).await?,
+            };
+            if !matches!(answer, Through::Undecided) || !is_time_left(read.until).await {
+                break answer;
+            }
+        };
         let told = match &answer {
             Through::Here | Through::Brought => Told::Here,
             Through::Whole(record, bytes) => Told::Whole(Arc::clone(record), bytes.clone()),
             Through::Stream(..) => Told::Long,
             Through::Miss => Told::Miss,
+            Through::Undecided => Told::Undecided,
         };
         seat.tell.send_replace(Some(told));
         Ok(answer)
+    }
+
+    /// One try, during which no pass begins to fetch the same.
+    async fn ask_in_flight(&self, read: &Read) -> Result<Through, StoreError> {
+        // A pass may be fetching it, or have brought it since the look that missed.
+        let _flight = tokio::time::timeout(PASS_WAIT, self.engine.flights.enter(read.id)).await.ok();
+        if self.is_here(read).await? {
+            return Ok(Through::Here);
+        }
+        let answer = body::ask(self, read).await?;
+        // While the peers were asked, a pass may have settled it.
+        let is_nowhere = matches!(answer, Through::Miss | Through::Undecided);
+        Ok(if is_nowhere && self.is_here(read).await? { Through::Here } else { answer })
     }
 
     async fn is_here(&self, read: &Read) -> Result<bool, StoreError> {
@@ -238,12 +346,12 @@ enum Seat<'a> {
 /// The one who asks; dropped at the end or when its client goes away, which wakes the others.
 struct FirstSeat<'a> {
     shared: &'a Shared,
-    id: ArtifactId,
+    asked: Asked,
     tell: watch::Sender<Option<Told>>,
 }
 
 impl Drop for FirstSeat<'_> {
     fn drop(&mut self) {
-        self.shared.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.shared.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.asked);
     }
 }

@@ -9,11 +9,12 @@ use futures_util::stream::{BoxStream, try_unfold};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ask::{BUFFERED_BYTES_MAX, Delivery, PLACE_WAIT, Read, Shared, Through};
+use super::ask::{BUFFERED_BYTES_MAX, Delivery, Held, PLACE_WAIT, Read, Shared, Through};
 use super::metrics::{PeerAnswer, ReadThroughMetrics};
-use super::peers::{Offer, offers};
+use super::peers::{Asked, Offer, asked};
+use super::staged;
 use crate::core::base::ids::{Digest, Sha256Digest};
-use crate::core::base::limits::BODY_BYTES_MAX;
+use crate::core::base::limits::{BODY_BYTES_MAX, CLOCK_SKEW_MAX_MS};
 use crate::core::bootstrap::engine::Engine;
 use crate::core::bootstrap::fetch::{FetchError, Fetched, answered_record, body_spec, stage_bytes};
 use crate::core::bootstrap::report::Outcome;
@@ -26,6 +27,7 @@ use crate::core::staging::body_writer::BodyWriter;
 use crate::core::store::Wants;
 use crate::core::store::error::StoreError;
 use crate::core::store::record::Record;
+use crate::core::store::unopened::is_deleted;
 
 /// A body that is taken whole before the client hears anything: between two of its pieces.
 const BUFFERED_STILL_MAX: Duration = Duration::from_secs(5);
@@ -40,6 +42,12 @@ pub enum ThroughError {
     /// The exchange with the peer failed.
     #[error("{0}")]
     Transport(#[from] TransportError),
+    /// It was staged here, and could not be read back.
+    #[error("failed to read a staged body: {reason}")]
+    Staged {
+        /// What the system said.
+        reason: String,
+    },
     /// It is not what it was said to be.
     #[error("{peer} sent a body that is not the artifact's: {reason}")]
     Bad {
@@ -61,11 +69,20 @@ struct Incoming {
 
 /// Asks the peers, and takes the first good answer.
 pub(super) async fn ask(shared: &Shared, read: &Read) -> Result<Through, StoreError> {
-    let mut offers = offers(shared, read);
-    while let Some(offer) = offers.next().await {
+    let mut asked = asked(shared, read);
+    let mut nowhere = Through::Miss;
+    while let Some(asked) = asked.next().await {
+        let offer = match asked {
+            Asked::Offered(offer) => offer,
+            Asked::Opening => {
+                nowhere = Through::Undecided;
+                continue;
+            }
+            Asked::Nothing => continue,
+        };
         let peer = offer.peer.clone();
         let taken = match described(&shared.engine, read, offer) {
-            Ok(incoming) => take(shared, read.delivery, incoming).await?,
+            Ok(incoming) => take(shared, read, incoming).await?,
             Err(error) => Err(error),
         };
         match taken {
@@ -77,7 +94,26 @@ pub(super) async fn ask(shared: &Shared, read: &Read) -> Result<Through, StoreEr
             }
         }
     }
-    Ok(Through::Miss)
+    Ok(nowhere)
+}
+
+/// The record under which a peer has it, if it may be handed out; or what is known of it without one.
+pub(super) async fn record(shared: &Shared, read: &Read) -> Result<Result<Record, Held>, StoreError> {
+    let mut asked = asked(shared, read);
+    let mut nowhere = Held::No;
+    while let Some(asked) = asked.next().await {
+        match asked {
+            Asked::Offered(offer) => {
+                let Ok(incoming) = described(&shared.engine, read, offer) else { continue };
+                if judge(shared, read, &incoming.record).await? != Judged::Refused {
+                    return Ok(Ok(incoming.record));
+                }
+            }
+            Asked::Opening => nowhere = Held::Undecided,
+            Asked::Nothing => {}
+        }
+    }
+    Ok(Err(nowhere))
 }
 
 /// The record the answer belongs to, and its body yet to be read.
@@ -98,21 +134,45 @@ fn described(engine: &Engine, read: &Read, offer: Offer) -> Result<Incoming, Fet
     Ok(Incoming { peer, record, chunks, keep: is_versioned })
 }
 
-/// Hands out what may be handed out: nothing that was deleted here, or comes from far in the future.
-async fn take(
-    shared: &Shared,
-    delivery: Delivery,
-    mut incoming: Incoming,
-) -> Result<Result<Through, FetchError>, StoreError> {
-    let record = incoming.record.clone();
-    match shared.engine.store.call(move |store| store.wants(&record)).await? {
-        Wants::Fetch | Wants::Adopt => {}
-        // What was evicted, or would be at once, is served and not kept.
-        Wants::Evicted | Wants::BeyondCapacity => incoming.keep = false,
-        Wants::AlreadyHere => return Ok(Ok(Through::Here)),
-        Wants::Tombstoned | Wants::ClockSkew => return Ok(Ok(Through::Miss)),
+/// What a peer's version of an artifact is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// It is handed out and kept.
+    Keep,
+    /// It is handed out and not kept.
+    Pass,
+    /// It, or a newer one, is here.
+    Here,
+    /// It is not handed out.
+    Refused,
+}
+
+/// Nothing is handed out that was deleted here, or comes from far in the future.
+async fn judge(shared: &Shared, read: &Read, record: &Record) -> Result<Judged, StoreError> {
+    if let Some(unopened) = read.unopened {
+        let is_ahead = record.version_ms > shared.engine.clock.now_ms().saturating_add(CLOCK_SKEW_MAX_MS);
+        let is_refused = is_ahead || is_deleted(record, unopened.deleted_up_to);
+        return Ok(if is_refused { Judged::Refused } else { Judged::Pass });
     }
-    match (incoming.record.size <= BUFFERED_BYTES_MAX, delivery) {
+    let record = record.clone();
+    Ok(match shared.engine.store.call(move |store| store.wants(&record)).await? {
+        Wants::Fetch | Wants::Adopt => Judged::Keep,
+        // What was evicted, or would be at once, is served and not kept.
+        Wants::Evicted | Wants::BeyondCapacity => Judged::Pass,
+        Wants::AlreadyHere => Judged::Here,
+        Wants::Tombstoned | Wants::ClockSkew => Judged::Refused,
+    })
+}
+
+/// Hands out what may be handed out.
+async fn take(shared: &Shared, read: &Read, mut incoming: Incoming) -> Result<Result<Through, FetchError>, StoreError> {
+    match judge(shared, read, &incoming.record).await? {
+        Judged::Keep => {}
+        Judged::Pass => incoming.keep = false,
+        Judged::Here => return Ok(Ok(Through::Here)),
+        Judged::Refused => return Ok(Ok(Through::Miss)),
+    }
+    match (incoming.record.size <= BUFFERED_BYTES_MAX, read.delivery) {
         (true, _) => Ok(buffer(shared, incoming).await),
         (false, Delivery::Streamed) => Ok(Ok(stream(shared, incoming).await)),
         (false, Delivery::Whole) => Ok(bring(shared, incoming).await),
@@ -162,9 +222,9 @@ async fn keep(engine: &Engine, fetched: Fetched) -> bool {
     false
 }
 
-/// Brings a long body here before anything of it is handed out.
+/// Brings a long body here before anything of it is handed out. What is not kept goes out of staging.
 async fn bring(shared: &Shared, mut incoming: Incoming) -> Result<Through, FetchError> {
-    let (Some(_place), true) = (place(&shared.streamed).await, incoming.keep) else { return Ok(Through::Miss) };
+    let Some(place) = place(&shared.streamed).await else { return Ok(Through::Miss) };
     let Some(mut writer) = room(&shared.engine, &incoming.record, PLACE_WAIT).await else { return Ok(Through::Miss) };
     let mut check = Check::new(&incoming.record);
     while let Some(chunk) = incoming.chunks.next().await {
@@ -175,6 +235,10 @@ async fn bring(shared: &Shared, mut incoming: Incoming) -> Result<Through, Fetch
     }
     let digest = check.finish(&incoming.record).map_err(|reason| FetchError::BadCopy(reason.to_owned()))?;
     let fetched = Fetched { record: Record { digest, ..incoming.record }, body: writer.finish().await? };
+    if !incoming.keep {
+        let executor = Arc::clone(shared.unopened.executor());
+        return Ok(staged::hand_out(executor, fetched, place));
+    }
     Ok(if keep(&shared.engine, fetched).await { Through::Brought } else { Through::Miss })
 }
 

@@ -18,12 +18,14 @@ pub(super) enum PeerAnswer {
     Unreachable,
     /// It was silent for too long.
     Silent,
+    /// Its store was not open yet.
+    Opening,
     /// It answered with an error, or what it sent was bad.
     Failed,
 }
 
 impl PeerAnswer {
-    const ALL: [Self; 5] = [Self::Found, Self::Absent, Self::Unreachable, Self::Silent, Self::Failed];
+    const ALL: [Self; 6] = [Self::Found, Self::Absent, Self::Unreachable, Self::Silent, Self::Opening, Self::Failed];
 
     fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl PeerAnswer {
             Self::Absent => "absent",
             Self::Unreachable => "unreachable",
             Self::Silent => "silent",
+            Self::Opening => "opening",
             Self::Failed => "failed",
         }
     }
@@ -53,7 +56,7 @@ impl ReadThroughMetrics {
             "Reads that missed here and were asked of peers.",
             &["result"],
         );
-        ["hit", "local", "miss"].iter().for_each(|result| drop(reads.with_label_values(&[result])));
+        ["hit", "local", "miss", "undecided"].iter().for_each(|result| drop(reads.with_label_values(&[result])));
         let peers = registry.counters(
             "kura_read_through_peer_answers_total",
             "Answers of peers to reads that missed here.",
@@ -74,6 +77,7 @@ impl ReadThroughMetrics {
             Through::Whole(..) | Through::Stream(..) | Through::Brought => "hit",
             Through::Here => "local",
             Through::Miss => "miss",
+            Through::Undecided => "undecided",
         };
         self.reads.with_label_values(&[result]).inc();
         self.wait.observe(waited.as_secs_f64());

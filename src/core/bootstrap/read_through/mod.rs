@@ -7,18 +7,24 @@
 //! streamed with its last piece held back until all of it proved good. Either is committed meanwhile, as if a pass had
 //! brought it. Of all reads of one artifact one asks, and the others take its answer.
 //!
+//! Before our own store is open every peer may have what is asked for. What was deleted here is known by then
+//! ([`UnopenedStore`](crate::core::store::unopened::UnopenedStore)); nothing else is, so nothing is kept, an older version
+//! than the one here may be handed out, and what no peer has is no miss. A peer whose store is opening may have it, too:
+//! it is waited for as long as the client bears, and what nobody else has is [`Through::Undecided`] then.
+//!
 //! Invariants: nothing unverified ends well. Nothing deleted here comes back. The internal plane never reads through,
 //! so requests do not go in circles. Every wait has a bound: for room, for the first round of discovery, for a peer's
 //! first byte; there is none on a whole transfer. A peer that let a read wait in vain gets little time for the next.
 //!
-//! Failure: every trouble with peers is a miss, counted as what it is. Trouble with committing is logged; the client
+//! Failure: every other trouble with peers is a miss, counted as what it is. Trouble with committing is logged; the client
 //! has its bytes.
 
 mod ask;
 mod body;
 mod metrics;
 mod peers;
+mod staged;
 
-pub use ask::{BUFFERED_BYTES_MAX, Delivery, ReadThrough, Through};
+pub use ask::{BUFFERED_BYTES_MAX, Delivery, Held, ReadThrough, Through};
 pub use body::ThroughError;
 pub use metrics::ReadThroughMetrics;

@@ -2,8 +2,10 @@
 //!
 //! Policy: members whose data is not settled, and for a wanted artifact everyone who may have it. A member that did not
 //! answer its last status is asked for its status first, because it may have come up since: a mesh that restarts as a
-//! whole does so one process at a time. One that says that its store is opening is waited for as long as it lets its
-//! own clients wait. One whose circuit is open is asked all the same, because a miss must not be answered for a peer that
+//! whole does so one process at a time. One that says that its store is opening is waited for as long as the client
+//! bears, and until then nothing is a miss that it may have; but not for ever ([`OPENING_COUNTS_MAX`]), because a store
+//! that does not open would turn each true miss of the mesh into a wait. Before our own store is open everybody is
+//! asked. One whose circuit is open is asked all the same, because a miss must not be answered for a peer that
 //! is well again, but not for long; how a read fared is told to the circuit, as of every request for a body.
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{Method, StatusCode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 use super::ask::{Read, Shared};
@@ -47,6 +50,13 @@ const STATUS_WAIT: Duration = Duration::from_secs(1);
 /// Beyond the wait of a peer whose store is opening, for its answer to travel.
 const OPENING_SLACK: Duration = Duration::from_secs(1);
 
+/// How long a peer's store may be opening before that is no reason any more to keep clients waiting. An index that is made
+/// anew from millions of files takes minutes; one that never opens is like a node that is down.
+const OPENING_COUNTS_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Before a peer whose store is opening is asked again.
+pub(super) const OPENING_PAUSE: Duration = Duration::from_millis(250);
+
 /// How long a read waits for the first round of discovery of this process.
 const FIRST_ROUND_WAIT: Duration = Duration::from_secs(5);
 
@@ -69,6 +79,23 @@ impl Suspects {
     }
 }
 
+/// Peers whose stores are opening, since when. As many as there are members.
+#[derive(Debug, Default)]
+pub(super) struct Openings(Mutex<HashMap<String, Duration>>);
+
+impl Openings {
+    /// Notes what a peer's status said; whether it is opening, and not for too long.
+    fn note(&self, url: &str, is_opening: bool, now: Duration) -> bool {
+        let mut openings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_opening {
+            openings.remove(url);
+            return false;
+        }
+        let since = *openings.entry(url.to_owned()).or_insert(now);
+        now.saturating_sub(since) < OPENING_COUNTS_MAX
+    }
+}
+
 /// A member that may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
@@ -77,7 +104,25 @@ struct Candidate {
     is_unsure: bool,
 }
 
-/// An answer with a body.
+/// How long one may take, and why.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    wait: Duration,
+    is_opening: bool,
+}
+
+/// What asking one of them came to.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// It has it.
+    Offered(Offer),
+    /// It cannot say before its store is open.
+    Opening,
+    /// It does not have it, or gave no answer.
+    Nothing,
+}
+
+/// An answer with a record, and with a body if it was asked for.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) peer: String,
@@ -94,25 +139,16 @@ pub(super) async fn first_round(members: &watch::Receiver<Arc<Vec<Member>>>, rea
     let _ = tokio::time::timeout(FIRST_ROUND_WAIT, members.changed()).await;
 }
 
-/// The answers of peers that have it, in the order in which they come.
-pub(super) fn offers<'a>(shared: &'a Shared, read: &'a Read) -> BoxStream<'a, Offer> {
+/// What asking the peers that may have it comes to, in the order in which they answer.
+pub(super) fn asked<'a>(shared: &'a Shared, read: &'a Read) -> BoxStream<'a, Asked> {
     let asked = candidates(shared, read).into_iter().map(move |candidate| ask(shared, read, candidate));
-    futures_util::stream::iter(asked).buffer_unordered(PEERS_AT_ONCE).filter_map(std::future::ready).boxed()
-}
-
-/// Whether one of them says that it has it.
-pub(super) async fn is_held(shared: &Shared, read: &Read) -> bool {
-    let asked = candidates(shared, read).into_iter().map(|candidate| async move {
-        let Some(patience) = patience(shared, &candidate).await else { return false };
-        let request = shared.engine.client.artifact_by(Method::HEAD, &candidate.url, &read.id);
-        let answered = tokio::time::timeout(patience, request).await;
-        matches!(answered, Ok(Ok(response)) if response.status == StatusCode::OK)
-    });
-    let held = futures_util::stream::iter(asked).buffer_unordered(PEERS_AT_ONCE);
-    std::pin::pin!(held.filter(|held| std::future::ready(*held))).next().await.is_some()
+    futures_util::stream::iter(asked).buffer_unordered(PEERS_AT_ONCE).boxed()
 }
 
 fn candidates(shared: &Shared, read: &Read) -> Vec<Candidate> {
+    if read.unopened.is_some() {
+        return shared.members.borrow().iter().map(candidate).collect();
+    }
     let unsettled: BTreeSet<String> = shared.readiness.unsettled_peers().into_iter().collect();
     let members = Arc::clone(&shared.members.borrow());
     let may_hold = |member: &&Member| unsettled.contains(&member.url) || may_hold_wanted(read, member);
@@ -128,55 +164,73 @@ fn may_hold_wanted(read: &Read, member: &Member) -> bool {
 }
 
 fn candidate(member: &Member) -> Candidate {
-    let is_opening = matches!(&member.kind, MemberKind::Kura(status) if status.store_id.is_none());
-    let is_unsure = !member.reachable || is_opening || member.kind == MemberKind::Unknown;
+    let is_unsure = !member.reachable || member.is_opening() || member.kind == MemberKind::Unknown;
     Candidate { url: member.url.clone(), is_unsure }
 }
 
 /// How long this one may take; `None` if it is not to be asked.
-async fn patience(shared: &Shared, candidate: &Candidate) -> Option<Duration> {
+async fn patience(shared: &Shared, read: &Read, candidate: &Candidate) -> Option<Patience> {
     let (engine, url) = (&shared.engine, &candidate.url);
     let now = engine.clock.monotonic();
     let is_left_alone = matches!(engine.circuits.refusal(url, now), Some(Refused::Open { .. }));
     let is_suspect = is_left_alone || shared.suspects.has(url, now);
     if !candidate.is_unsure {
-        return Some(if is_suspect { SUSPECT_WAIT } else { FIRST_BYTE_WAIT });
+        let wait = if is_suspect { SUSPECT_WAIT } else { FIRST_BYTE_WAIT };
+        return Some(Patience { wait, is_opening: false });
     }
     let wait = if is_suspect { SUSPECT_WAIT } else { STATUS_WAIT };
-    let status = match tokio::time::timeout(wait, engine.client.status(url)).await {
-        Ok(Ok(status)) if status.tenant_id == engine.client.tenant_id() => status,
-        Ok(_) => return None,
-        Err(_) => {
-            shared.suspects.note(url, engine.clock.monotonic());
-            return None;
-        }
+    let is_opening = is_opening(shared, url, wait).await?;
+    let left = read.until.saturating_duration_since(Instant::now());
+    let wait = if is_opening { left.min(STORE_OPEN_WAIT.saturating_add(OPENING_SLACK)) } else { FIRST_BYTE_WAIT };
+    Some(Patience { wait, is_opening })
+}
+
+/// Whether a peer says that its store is not open yet; `None` if it says nothing, or is none.
+async fn is_opening(shared: &Shared, url: &str, wait: Duration) -> Option<bool> {
+    let engine = &shared.engine;
+    let Ok(status) = tokio::time::timeout(wait, engine.client.status(url)).await else {
+        shared.suspects.note(url, engine.clock.monotonic());
+        return None;
     };
+    let status = status.ok()?;
+    if !shared.membership.is_peer(&status).await {
+        return None;
+    }
     let is_opening = status.kura.is_some_and(|kura| kura.store_id.is_none());
-    Some(if is_opening { STORE_OPEN_WAIT.saturating_add(OPENING_SLACK) } else { FIRST_BYTE_WAIT })
+    Some(shared.openings.note(url, is_opening, engine.clock.monotonic()))
 }
 
 /// Asks one, and once more if it failed in a way that passes.
-async fn ask(shared: &Shared, read: &Read, candidate: Candidate) -> Option<Offer> {
-    let Some(patience) = patience(shared, &candidate).await else {
+async fn ask(shared: &Shared, read: &Read, candidate: Candidate) -> Asked {
+    let url = candidate.url.clone();
+    let Some(Patience { wait, is_opening }) = patience(shared, read, &candidate).await else {
         shared.metrics.peer(PeerAnswer::Unreachable);
-        return None;
+        return Asked::Nothing;
     };
-    let mut answer = ask_within(shared, read, &candidate.url, patience).await;
-    if matches!(answer, Err(PeerAnswer::Failed)) && patience > SUSPECT_WAIT {
+    let mut answer = ask_within(shared, read, &url, wait).await;
+    if matches!(answer, Err(PeerAnswer::Failed)) && !is_opening && wait > SUSPECT_WAIT {
         tokio::time::sleep(RETRY_PAUSE).await;
-        answer = ask_within(shared, read, &candidate.url, patience).await;
+        answer = ask_within(shared, read, &url, wait).await;
     }
-    let (answer, offer) = match answer {
-        Ok(response) => (PeerAnswer::Found, Some(Offer { peer: candidate.url, response })),
-        Err(answer) => {
-            if matches!(answer, PeerAnswer::Failed | PeerAnswer::Silent) {
-                shared.suspects.note(&candidate.url, shared.engine.clock.monotonic());
+    let (answer, asked) = match answer {
+        Ok(response) => (PeerAnswer::Found, Asked::Offered(Offer { peer: url, response })),
+        Err(answer @ (PeerAnswer::Failed | PeerAnswer::Silent)) => {
+            // It may have been started again since its last status.
+            if is_opening || is_opening_now(shared, &url).await {
+                (PeerAnswer::Opening, Asked::Opening)
+            } else {
+                shared.suspects.note(&url, shared.engine.clock.monotonic());
+                (answer, Asked::Nothing)
             }
-            (answer, None)
         }
+        Err(answer) => (answer, Asked::Nothing),
     };
     shared.metrics.peer(answer);
-    offer
+    asked
+}
+
+async fn is_opening_now(shared: &Shared, url: &str) -> bool {
+    is_opening(shared, url, SUSPECT_WAIT).await == Some(true)
 }
 
 /// Silence says nothing: a read has less patience than the one who catches up.
@@ -198,10 +252,12 @@ fn tell_circuit(
 }
 
 async fn ask_within(shared: &Shared, read: &Read, url: &str, patience: Duration) -> Result<PeerResponse, PeerAnswer> {
-    let (engine, asked) = (&shared.engine, shared.engine.client.artifact(url, &read.id));
-    let permit = engine.circuits.enter(url, engine.clock.monotonic());
+    let engine = &shared.engine;
+    let asked = engine.client.artifact_by(read.method.clone(), url, &read.id);
+    // A circuit stands before bodies.
+    let permit = (read.method == Method::GET).then(|| engine.circuits.enter(url, engine.clock.monotonic()));
     let answered = tokio::time::timeout(patience, asked).await;
-    if let Ok(permit) = permit {
+    if let Some(Ok(permit)) = permit {
         tell_circuit(engine, url, permit, &answered);
     }
     let answer = match answered {

@@ -39,6 +39,7 @@ use crate::core::staging::budget::BudgetClass;
 use crate::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use crate::core::store::record::{ArtifactKey, Kind};
 use crate::core::store::store_handle::StoreHandle;
+use crate::core::store::unopened::UnopenedStore;
 use crate::core::store::{Store, StoreOptions};
 use crate::core::telemetry::metrics::MetricsRegistry;
 
@@ -89,12 +90,14 @@ impl Node {
         store.set(Some(Arc::new(Store::open(options.clone()).unwrap().0)));
         let links = network.with_own_links();
         let client = PeerClient::new(Arc::new(links.clone()), store.clone(), "default");
+        let unopened = UnopenedStore::new(options.layout.clone(), executor.clone());
         let readiness = Readiness::new(false, clock.clone());
         let membership = Membership::new(MembershipParts {
             sources: PeerSources { own_url: url.clone(), peers: Vec::new(), dns_name: None },
             resolver: Arc::new(FixedResolver::default()),
             client: client.clone(),
             store: store.clone(),
+            unopened,
             readiness: readiness.clone(),
             clock: clock.clone(),
             rng: rng.clone(),

@@ -5,6 +5,8 @@
 //! A CAS blob must have the SHA-256 that names it. The empty blob is like any other: Bazel neither sends nor asks for
 //! it, other clients may do both.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::Uri;
 
@@ -17,7 +19,8 @@ use crate::core::server::metrics::Producer;
 use crate::core::store::committer::PutMode;
 use crate::core::store::record::Kind;
 
-const CAS: Rule = Rule::new(Producer::Bazel);
+/// Bazel gives up after 60 s, and runs an action itself whose answer is an error: half of that is what an action is worth.
+const CAS: Rule = Rule { patience: Duration::from_secs(30), ..Rule::new(Producer::Bazel) };
 const ACTION: Rule =
     Rule { kind: Kind::Action, mode: PutMode::LastWriterWins, length_max: 64 << 20, names_blobs: true, ..CAS };
 

@@ -4,6 +4,8 @@
 //! The first two spell the same key and share it here. ccache rewrites manifests under one key, so the last writer
 //! wins. It drops its remote for a call on any error but a miss.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::Uri;
 
@@ -14,7 +16,13 @@ use super::rule::{Rule, Target};
 use crate::core::server::metrics::Producer;
 use crate::core::store::committer::PutMode;
 
-const RULE: Rule = Rule { mode: PutMode::LastWriterWins, shape: Shape::HonestMiss, ..Rule::new(Producer::Ccache) };
+/// It gives up after 10 s.
+const RULE: Rule = Rule {
+    mode: PutMode::LastWriterWins,
+    shape: Shape::HonestMiss,
+    patience: Duration::from_secs(8),
+    ..Rule::new(Producer::Ccache)
+};
 
 pub(super) fn routes() -> Router<Node> {
     Router::new().route("/ccache/{*entry}", artifact(RULE, target))

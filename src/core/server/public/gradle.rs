@@ -5,6 +5,8 @@
 //! cache off for the whole build on any error, and it sends a body to its end before it reads the answer: a body that
 //! is here already is therefore read to its end, however long.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 
@@ -21,6 +23,8 @@ const RULE: Rule = Rule {
     existing: StatusCode::OK,
     shape: Shape::HonestMiss,
     discard_max: BODY_BYTES_MAX,
+    // It gives up after 30 s, and leaves the cache alone for the rest of the build, as after any error.
+    patience: Duration::from_secs(25),
     ..Rule::new(Producer::Gradle)
 };
 

@@ -1,5 +1,7 @@
 //! Metro's `HttpStore`: `GET` and `PUT /api/metro/cache/{key}`, write-once. It uploads without a length.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::Uri;
 
@@ -9,7 +11,8 @@ use super::router::{Node, artifact};
 use super::rule::{Rule, Target};
 use crate::core::server::metrics::Producer;
 
-const RULE: Rule = Rule::new(Producer::Metro);
+/// It gives up after 5 s.
+const RULE: Rule = Rule { patience: Duration::from_secs(4), ..Rule::new(Producer::Metro) };
 
 pub(super) fn routes() -> Router<Node> {
     Router::new().route("/api/metro/cache/{key}", artifact(RULE, target))

@@ -26,6 +26,7 @@ mod keyvalue;
 mod metro;
 mod module;
 mod nx;
+mod opening;
 mod turborepo;
 mod xcode;
 

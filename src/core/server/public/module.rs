@@ -61,10 +61,10 @@ async fn serve(State(node): State<Node>, request: Request) -> Response {
 }
 
 async fn exists(State(node): State<Node>, uri: Uri) -> Response {
-    let answer = async { read::lookup(&node, &target(&uri)?).await };
+    let answer = async { read::exists(&node, &target(&uri)?).await };
     let status = match answer.await {
-        Ok(Some(_)) => StatusCode::NO_CONTENT,
-        Ok(None) => StatusCode::NOT_FOUND,
+        Ok(true) => StatusCode::NO_CONTENT,
+        Ok(false) => StatusCode::NOT_FOUND,
         Err(problem) => problem.status(),
     };
     status.into_response()

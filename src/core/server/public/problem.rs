@@ -43,12 +43,21 @@ pub enum Limit {
     Draining,
     /// The store is not open yet.
     StoreNotOpen,
+    /// The store of a peer that may have it is not open yet.
+    PeerNotOpen,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::BodyLength, Self::DiskSpace, Self::StagingLedger, Self::UploadSlots, Self::Draining, Self::StoreNotOpen];
+    pub const ALL: [Self; 7] = [
+        Self::BodyLength,
+        Self::DiskSpace,
+        Self::StagingLedger,
+        Self::UploadSlots,
+        Self::Draining,
+        Self::StoreNotOpen,
+        Self::PeerNotOpen,
+    ];
 
     /// The lines logged for it.
     fn lines(self) -> &'static Repeated {
@@ -66,6 +75,7 @@ impl Limit {
             Self::UploadSlots => "upload_slots",
             Self::Draining => "draining",
             Self::StoreNotOpen => "store_not_open",
+            Self::PeerNotOpen => "peer_not_open",
         }
     }
 }
@@ -121,6 +131,9 @@ pub enum Problem {
     /// The store is not open yet.
     #[error("the store is not open yet")]
     NotOpen,
+    /// It is not here, and the store of a peer that may have it is not open yet.
+    #[error("no peer that answers has the artifact, but one that may have it is still opening its store")]
+    PeerNotOpen,
     /// The body stopped arriving.
     #[error("the body did not arrive whole: {0}")]
     ClientGone(String),
@@ -148,9 +161,12 @@ impl Problem {
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::ClientGone(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy(_) | Self::UploadSlots(_) | Self::Draining | Self::NotOpen | Self::Store(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy(_)
+            | Self::UploadSlots(_)
+            | Self::Draining
+            | Self::NotOpen
+            | Self::PeerNotOpen
+            | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -169,6 +185,7 @@ impl Problem {
             Self::UploadSlots(_) => Some(Limit::UploadSlots),
             Self::Draining => Some(Limit::Draining),
             Self::NotOpen => Some(Limit::StoreNotOpen),
+            Self::PeerNotOpen => Some(Limit::PeerNotOpen),
             _ => None,
         }
     }
@@ -278,6 +295,7 @@ mod tests {
             Problem::UploadSlots("x".to_owned()),
             Problem::Draining,
             Problem::NotOpen,
+            Problem::PeerNotOpen,
             Problem::ClientGone("x".to_owned()),
             Problem::Store("x".to_owned()),
             Problem::Internal("x".to_owned()),
@@ -298,7 +316,7 @@ mod tests {
     fn a_failed_read_is_a_miss_for_gradle_and_ccache_but_waiting_is_not() {
         let status = |problem: Problem| problem.respond(Shape::HonestMiss, Direction::Read).status().as_u16();
         assert_eq!(status(Problem::Store("x".to_owned())), 404);
-        assert_eq!(status(Problem::NotOpen), 503);
+        assert_eq!((status(Problem::NotOpen), status(Problem::PeerNotOpen)), (503, 503));
         assert_eq!(status(Problem::bad_request("x")), 400);
     }
 

@@ -3,16 +3,19 @@
 //! How it works: what lies in memory is answered at once; else lookup and opening are one hop to the executor. A missing, short or corrupt body found there is an
 //! honest miss, since the header is not out yet. A GET that misses is asked of the peers as long as they may have what
 //! is not here; a HEAD speaks of this node alone, because who hears yes from it does not send what it has. Reads that
-//! come before the store is open wait, bounded by the store handle.
+//! come before the store is open wait for it, and are answered by peers meanwhile (see [`super::opening`]).
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::body::{ArtifactBody, PeerChunks};
 use super::closure;
+use super::opening;
 use super::problem::{Direction, Problem, Shape};
 use super::range::{Conditions, Selection, etag};
 use super::rule::Target;
@@ -32,13 +35,30 @@ enum Found {
 }
 
 /// What a read will be answered from.
-enum Source {
+pub(super) enum Source {
     /// The client has it already.
     NotModified(Box<Record>),
     /// Here, or from a peer and in memory.
     Here(Box<Record>, OpenBody),
     /// A peer, while it sends.
     Peer(Box<Record>, PeerChunks),
+}
+
+impl Source {
+    /// The whole body, if it is in memory.
+    pub(super) fn bytes(&self) -> Option<Bytes> {
+        match self {
+            Self::Here(_, OpenBody::Inline(bytes)) => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
+    /// The record alone.
+    pub(super) fn into_record(self) -> Box<Record> {
+        match self {
+            Self::NotModified(record) | Self::Here(record, _) | Self::Peer(record, _) => record,
+        }
+    }
 }
 
 /// Looks for what a peer or a pass has just brought here; it may be replaced or evicted in between.
@@ -80,18 +100,39 @@ pub async fn head(
         let target = target?;
         let conditions =
             if target.rule.names_blobs { Conditions::default() } else { Conditions::without_range(headers) };
+        let until = opening::patience_ends(&target);
+        if let Some(record) = opening::record(node, &target, until).await? {
+            let is_known = conditions.not_modified(&record.digest);
+            return Ok(if is_known { not_modified(&record) } else { described(&target, &record) });
+        }
         Ok(match find(node, &target, conditions).await? {
             Found::NotModified(record) => not_modified(&record),
             Found::Open(record, body) => {
-                check_closure(node, &target, &body).await?;
-                let mut response = Response::new(Body::empty());
-                describe(response.headers_mut(), &target, &record);
-                response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
-                response
+                check_closure(node, &target, &body, until).await?;
+                described(&target, &record)
             }
         })
     };
     answer.await.unwrap_or_else(|problem: Problem| bodiless(problem.respond(shape, Direction::Read)))
+}
+
+/// A HEAD's answer.
+fn described(target: &Target, record: &Record) -> Response {
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), target, record);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(record.size));
+    response
+}
+
+/// As [`lookup`], for a client that only asks: before the store is open, what a peer holds is there.
+///
+/// # Errors
+/// The store is not open or failed.
+pub async fn exists(node: &NodeContext, target: &Target) -> Result<bool, Problem> {
+    match opening::record(node, target, opening::patience_ends(target)).await? {
+        Some(_) => Ok(true),
+        None => Ok(lookup(node, target).await?.is_some()),
+    }
 }
 
 /// Whether the artifact is here, without opening its body.
@@ -118,11 +159,8 @@ async fn try_get(node: &Arc<NodeContext>, target: &Target, headers: &HeaderMap) 
     let (record, body) = match find_anywhere(node, target, &conditions).await? {
         Source::NotModified(record) => return Ok((not_modified(&record), 0)),
         Source::Here(record, body) => (record, body),
-        // It could not be looked into before it goes out.
-        Source::Peer(..) if target.rule.names_blobs => return Err(Problem::NotFound),
         Source::Peer(record, chunks) => return Ok(from_peer(node, target, &record, chunks)),
     };
-    check_closure(node, target, &body).await?;
     let selection = conditions.select(&record.digest, record.size)?;
     let range = match &selection {
         Selection::Whole => 0..record.size,
@@ -160,16 +198,36 @@ fn from_peer(node: &Arc<NodeContext>, target: &Target, record: &Record, chunks: 
 }
 
 /// A hit that names what cannot be had is a miss.
-async fn check_closure(node: &NodeContext, target: &Target, body: &OpenBody) -> Result<(), Problem> {
-    let is_hit = !target.rule.names_blobs || closure::is_closed(node, target, body).await?;
+async fn check_closure(node: &NodeContext, target: &Target, body: &OpenBody, until: Instant) -> Result<(), Problem> {
+    let is_hit = !target.rule.names_blobs || closure::is_closed(node, target, body, until).await?;
     if is_hit { Ok(()) } else { Err(Problem::NotFound) }
 }
 
-/// Looks here, and then asks the peers if they may have what is not here.
+/// Looks here, and then asks the peers if they may have what is not here. What it finds may be given.
 async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditions) -> Result<Source, Problem> {
-    // A body that breaks off fails the build of whoever runs Nx, and what names blobs is looked into first.
-    let is_first_whole = target.rule.shape == Shape::Nx || target.rule.names_blobs;
-    let delivery = if is_first_whole { Delivery::Whole } else { Delivery::Streamed };
+    let until = opening::patience_ends(target);
+    if node.store.current().is_none()
+        && let Some(source) = opening::find(node, target, conditions, until).await?
+    {
+        return Ok(source);
+    }
+    match find_once_open(node, target, conditions, until).await? {
+        Source::Here(record, body) => {
+            check_closure(node, target, &body, until).await?;
+            Ok(Source::Here(record, body))
+        }
+        // It could not be looked into before it goes out.
+        Source::Peer(..) if target.rule.names_blobs => Err(Problem::NotFound),
+        source => Ok(source),
+    }
+}
+
+async fn find_once_open(
+    node: &NodeContext,
+    target: &Target,
+    conditions: &Conditions,
+    until: Instant,
+) -> Result<Source, Problem> {
     for _ in 0..LOOKS_MAX {
         match find(node, target, conditions.clone()).await {
             Ok(Found::NotModified(record)) => return Ok(Source::NotModified(record)),
@@ -177,18 +235,33 @@ async fn find_anywhere(node: &NodeContext, target: &Target, conditions: &Conditi
             Err(Problem::NotFound) => {}
             Err(problem) => return Err(problem),
         }
-        let (record, source) = match node.read_through.get(&target.name, delivery).await? {
-            Through::Here | Through::Brought => continue,
-            Through::Miss => return Err(Problem::NotFound),
-            Through::Whole(record, bytes) => {
-                let record = Box::new(Record::clone(&record));
-                (record.clone(), Source::Here(record, OpenBody::Inline(bytes)))
-            }
-            Through::Stream(record, chunks) => (record.clone(), Source::Peer(record, chunks)),
-        };
-        return Ok(if conditions.not_modified(&record.digest) { Source::NotModified(record) } else { source });
+        let through = node.read_through.get(&target.name, delivery(target), until).await?;
+        if matches!(through, Through::Here | Through::Brought) {
+            continue;
+        }
+        let nowhere = opening::nowhere(&through);
+        return source(through, conditions).ok_or(nowhere);
     }
     Err(Problem::NotFound)
+}
+
+/// A body that breaks off fails the build of whoever runs Nx, and what names blobs is looked into first.
+pub(super) fn delivery(target: &Target) -> Delivery {
+    let is_first_whole = target.rule.shape == Shape::Nx || target.rule.names_blobs;
+    if is_first_whole { Delivery::Whole } else { Delivery::Streamed }
+}
+
+/// What came of asking the peers, if something did.
+pub(super) fn source(through: Through, conditions: &Conditions) -> Option<Source> {
+    let (record, source) = match through {
+        Through::Here | Through::Brought | Through::Miss | Through::Undecided => return None,
+        Through::Whole(record, bytes) => {
+            let record = Box::new(Record::clone(&record));
+            (record.clone(), Source::Here(record, OpenBody::Inline(bytes)))
+        }
+        Through::Stream(record, chunks) => (record.clone(), Source::Peer(record, chunks)),
+    };
+    Some(if conditions.not_modified(&record.digest) { Source::NotModified(record) } else { source })
 }
 
 async fn find(node: &NodeContext, target: &Target, conditions: Conditions) -> Result<Found, Problem> {

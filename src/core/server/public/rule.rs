@@ -1,10 +1,12 @@
 //! What an adapter declares: the rule of its route and the artifact a request names.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 
 use super::problem::{Problem, Shape};
 use crate::core::base::ids::Sha256Digest;
-use crate::core::base::limits::{BODY_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
+use crate::core::base::limits::{BODY_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, STORE_OPEN_WAIT};
 use crate::core::server::metrics::Producer;
 use crate::core::store::committer::PutMode;
 use crate::core::store::record::{ArtifactKey, Kind};
@@ -34,6 +36,9 @@ pub struct Rule {
     pub discard_max: u64,
     /// Whether it may name blobs of the same namespace, all of which must be had for it to be a hit.
     pub names_blobs: bool,
+    /// How long its client may be kept waiting for a store that is opening, here or at a peer. Less than the time after
+    /// which the tool gives up by itself, where that is known.
+    pub patience: Duration,
     /// Attributes that are kept from the headers of a PUT and returned as headers of the same name.
     pub returned_attributes: &'static [&'static str],
 }
@@ -51,6 +56,7 @@ impl Rule {
             shape: Shape::Json,
             discard_max: DISCARD_BYTES_MAX,
             names_blobs: false,
+            patience: STORE_OPEN_WAIT,
             returned_attributes: &[],
         }
     }

@@ -4,6 +4,8 @@
 //! With signatures on, a GET must return the tag that came with the PUT, or Turborepo takes the answer for a miss; so
 //! tag, duration and dirty hash are kept as attributes and returned as they came. Events are taken and dropped.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, StatusCode, Uri, header};
@@ -29,6 +31,8 @@ const DIRTY_HASH: &str = "x-artifact-dirty-hash";
 
 const RULE: Rule = Rule {
     mode: PutMode::LastWriterWins,
+    // It asks once more after an error, so it waits twice.
+    patience: Duration::from_secs(15),
     returned_attributes: &[TAG, DURATION, DIRTY_HASH],
     ..Rule::new(Producer::Turborepo)
 };
