@@ -258,7 +258,6 @@ impl Drop for Node {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            std::fs::write("/tmp/node.log", &log).ok(); //TMP
             eprintln!("--- end of the log of {} ---\n{}\n---", self.name, shown.join("\n"));
         }
     }
