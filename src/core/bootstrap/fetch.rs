@@ -25,6 +25,10 @@ use crate::core::staging::budget::BudgetClass;
 use crate::core::store::Wants;
 use crate::core::store::record::Record;
 
+/// How long a holder's look at its copy is waited for: enough to hash the longest body from memory, where it still is. The
+/// next holder is asked only then.
+const LOOK_WAIT: Duration = Duration::from_secs(10);
+
 /// A body that did not come.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
@@ -111,7 +115,7 @@ pub async fn fetch_artifact(
         fetch_whole(engine, progress, holder, id, listed).await
     };
     if let Err(FetchError::BadCopy(what)) = &fetched {
-        let found = has_good_copy(engine, holder, id).await;
+        let found = tokio::time::timeout(LOOK_WAIT, has_good_copy(engine, holder, id)).await.ok().flatten();
         tracing::warn!(peer = %holder, artifact = %id, %what, is_good_there = ?found, "bad_copy_came");
     }
     fetched

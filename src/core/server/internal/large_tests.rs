@@ -220,6 +220,19 @@ async fn a_copy_that_is_doubted_is_looked_at_by_the_next_reader_if_the_one_that_
     assert!(node.get(&path).await.body.is_empty() && !node.holds(&id), "the answer breaks off");
 }
 
+#[tokio::test(start_paused = true)]
+async fn another_holder_is_not_kept_waiting_by_one_that_looks_at_its_bad_copy() {
+    let (one, two, three, id) = three().await;
+    let faults = vec![Some(LinkFault::CorruptByteAt(SIZE / 2)), Some(LinkFault::StallHead)];
+    let asked = in_turn(&three, faults);
+    let began = tokio::time::Instant::now();
+    assert_eq!(pass(&three, &one, &NoProgress).await.count(Outcome::Applied), 1);
+    assert_whole(&three, &id);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let expected = [format!("{} whole", one.url), format!("{} bytes=0-0", one.url), format!("{} whole", two.url)];
+    assert_eq!(*asked.lock().unwrap(), expected);
+}
+
 /// Changes a byte of a node's one body file.
 fn damage(node: &Node, at: u64) {
     use std::os::unix::fs::FileExt as _;
