@@ -77,7 +77,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_without_its_log_says_nothing_of_deletes_unless_it_is_new() {
         let root = tempfile::tempdir().unwrap();
-        let layout = Layout::new(&root.path().join("data"), &root.path().join("data").join("tmp"));
+        let layout = Layout::with_default_tmp(root.path().join("data"));
         std::fs::create_dir_all(layout.data_dir()).unwrap();
         let unopened = UnopenedStore::new(layout.clone(), Arc::new(InlineExecutor));
         assert_eq!((unopened.store_id().await, unopened.deleted_up_to("ios").await.unwrap()), (None, None));

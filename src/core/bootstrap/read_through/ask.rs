@@ -239,7 +239,7 @@ impl Shared {
         let wanted = self.engine.store.call(move |store| store.wanted(&id)).await?;
         let is_worth = wanted.is_some() || !self.is_settled().await;
         let name = name.clone();
-        Ok(is_worth.then(|| Read { id, name, wanted, delivery, method: Method::GET, until, unopened: None }))
+        Ok(is_worth.then_some(Read { id, name, wanted, delivery, method: Method::GET, until, unopened: None }))
     }
 
     /// What to ask for before our own store is open, or `None` as long as nobody knows what was deleted in it.

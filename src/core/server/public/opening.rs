@@ -5,8 +5,9 @@
 //! that neither answered when its client's patience ends is refused (503), never a miss: what no peer has may be here.
 //!
 //! Policy: an older version than the one here may be handed out meanwhile. It is what each sibling answers at that moment,
-//! and a key of a build names its inputs, so the older one is a right answer, too; it replaces nothing here. What was
-//! deleted here is not handed out, and neither is an action result unless peers hold every blob it names.
+//! and a key of a build names its inputs, so the older one is a right answer, too; it replaces nothing here. But whoever
+//! overwrote it here is told better by this node, so of what can be overwritten the own store is asked alone for longer.
+//! What was deleted here is not handed out, and neither is an action result unless peers hold every blob it names.
 
 use std::time::Duration;
 
@@ -19,10 +20,14 @@ use super::read::{Source, delivery, source};
 use super::rule::Target;
 use crate::core::bootstrap::read_through::Through;
 use crate::core::server::node::NodeContext;
+use crate::core::store::committer::PutMode;
 use crate::core::store::record::Record;
 
 /// How long the store alone is waited for; most starts are over by then, and the peers are not troubled.
 const STORE_ALONE_WAIT: Duration = Duration::from_secs(1);
+
+/// The same of what can be overwritten: the peers may have an older version.
+const STORE_ALONE_WAIT_NEWEST: Duration = Duration::from_secs(3);
 
 /// Before peers that did not have it are asked again: they may be starting, too.
 const ASK_AGAIN_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +45,7 @@ pub(super) async fn find(
         let bytes = found.bytes();
         closure::is_closed_at_peers(node, target, bytes, until).await.then_some(found)
     });
-    until_open(node, until, asking).await
+    until_open(node, target, until, asking).await
 }
 
 /// The record of an artifact that a peer holds; `None` once the store is open.
@@ -51,17 +56,22 @@ pub(super) async fn record(node: &NodeContext, target: &Target, until: Instant) 
         return Ok(found.map(|found| *found.into_record()));
     }
     let asking = first_answer(|| node.read_through.record_unopened(&target.name, until));
-    until_open(node, until, asking).await
+    until_open(node, target, until, asking).await
 }
 
 /// Waits for the store and for an answer of the peers at the same time.
 async fn until_open<T>(
     node: &NodeContext,
+    target: &Target,
     until: Instant,
     answer: impl Future<Output = T>,
 ) -> Result<Option<T>, Problem> {
     let left = || until.saturating_duration_since(Instant::now());
-    if node.store.ready_within(left().min(STORE_ALONE_WAIT)).await.is_ok() {
+    let alone = match target.rule.mode {
+        PutMode::WriteOnce => STORE_ALONE_WAIT,
+        PutMode::LastWriterWins => STORE_ALONE_WAIT_NEWEST,
+    };
+    if node.store.ready_within(left().min(alone)).await.is_ok() {
         return Ok(None);
     }
     tokio::select! {
@@ -80,12 +90,12 @@ async fn first_answer<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> 
     }
 }
 
-/// A peer that answers after the client's patience does not help it.
+/// Until when a read may wait for a store that opens.
 pub(super) fn patience_ends(target: &Target) -> Instant {
     Instant::now() + target.rule.patience
 }
 
-/// The peers that may have it did not all answer, or did; what a read of an open store makes of that.
+/// What a read of an open store is told when no peer gave it anything.
 pub(super) fn nowhere(through: &Through) -> Problem {
     match through {
         Through::Undecided => Problem::PeerNotOpen,
