@@ -51,7 +51,7 @@ enum Point {
 /// When it goes first, and then under the node that goes on from there: among the first pages, among later ones, and in the
 /// midst of the partial.
 const LOST_AT: [(Point, Point); 3] = [
-    (Point::Sent(4 * MIB), Point::Sent(12 * MIB)),
+    (Point::Sent(4 * MIB), Point::Sent(32 * MIB)),
     (Point::Sent(34 * MIB), Point::InPartial),
     (Point::InPartial, Point::Sent(16 * MIB)),
 ];
@@ -62,9 +62,9 @@ const DURABLE_WITHIN: Duration = Duration::from_secs(4);
 /// The same of what a partial says of itself.
 const PARTIAL_DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What may be fetched again: a page whose bodies are here while the cursor waits for its last one, and the one listed
-/// ahead of it.
-const FETCHED_AGAIN_MAX: u64 = 2 * 8 * MIB;
+/// What may be fetched again: a page whose bodies are here while the cursor waits for its last one, and the two that may be
+/// under way behind it.
+const FETCHED_AGAIN_MAX: u64 = 3 * 8 * MIB;
 
 /// The listing, and the heads of frames and answers.
 const OVERHEAD_BYTES: u64 = 3 * MIB;
@@ -91,6 +91,8 @@ impl Source {
         };
         for long in LONG_BYTES {
             let mut some: Vec<Artifact> = (0..SMALL).map(|_| next(1 + random.next() % (9 * KIB))).collect();
+            // Inside the index, but too long to ride along; and files.
+            some.extend((0..60).map(|_| next(24 * KIB)));
             some.extend((0..12).map(|_| next(100 * KIB)));
             std::thread::scope(|scope| {
                 for part in some.chunks(some.len() / 4) {

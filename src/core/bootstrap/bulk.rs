@@ -1,12 +1,16 @@
 //! Many bodies from one holder by one request, each staged, verified and committed as it arrives.
 //!
 //! How it works: the frames of the answer are taken one after another. A body is staged before the next frame is read;
-//! commits of earlier ones go on meanwhile, so that the committer groups them.
+//! commits of earlier ones go on meanwhile. What has arrived by the time that the next frame has to be waited for goes to
+//! the committer together: bodies inside the index as one batch, whose sync may come later as that of a page, files each
+//! by itself.
 //!
-//! Invariants: one frame is in memory for each request, and bodies of the inline size that wait for the committer. What
-//! came before a stream was cut is kept; what did not come is told as not delivered, with the reason.
+//! Invariants: one frame is in memory for each request, and bodies of the inline size that wait for the committer. No body
+//! waits for another one to arrive. What came before a stream was cut is kept; what did not come is told as not
+//! delivered, with the reason.
 
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 
 use super::engine::Engine;
 use super::fetch::{FetchError, Fetched, read_record, stage_bytes};
@@ -14,10 +18,11 @@ use super::holders::{REST_DEFAULT, enter, note_fared};
 use super::metrics::BodyRequest;
 use super::plan::PlannedItem;
 use super::progress::Progress;
-use super::settle::{ItemEnd, commit};
+use super::settle::{ItemEnd, commit, end_of, replicated_put};
 use crate::core::mesh::bulk_frames::{BulkAnswer, BulkItem};
 use crate::core::mesh::client::{BulkStream, PeerError};
 use crate::core::mesh::feed_frames::FrameStatus;
+use crate::core::staging::body_writer::StagedContent;
 use crate::core::store::error::StoreError;
 
 /// Bodies of one answer that wait for the committer: as many as it takes in one group.
@@ -74,7 +79,11 @@ pub(super) struct BulkAsked {
     pub(super) cut: Option<FetchError>,
 }
 
-type Staged = (usize, Result<Fetched, BulkEnd>);
+/// The place of an item, and its verified body or why there is none.
+pub(super) type Staged = (usize, Result<Fetched, BulkEnd>);
+
+/// The ends of items by their places, and why the answer was cut.
+type Ends = Vec<Result<(usize, BulkEnd), FetchError>>;
 
 async fn take_answers(
     engine: &Engine,
@@ -98,31 +107,71 @@ async fn take_answers(
         let item = items.get(place).ok_or_else(|| unasked(holder))?;
         Ok::<Staged, FetchError>((place, stage_answer(engine, holder, item, answer).await))
     };
-    let settle = |staged: Result<Staged, FetchError>| async move {
-        Ok::<_, StoreError>(match staged {
-            Err(error) => Err(error),
-            Ok((place, Err(end))) => Ok((place, end)),
-            Ok((place, Ok(fetched))) => Ok((place, BulkEnd::Ended(commit(engine, fetched).await?))),
-        })
-    };
-    let mut settled = answers.then(stage).map(settle).buffer_unordered(COMMITS_MAX).boxed();
-    while let Some(end) = settled.next().await {
-        match end? {
-            Ok((place, end)) => {
-                let Some(slot) = asked.ends.get_mut(place) else { continue };
-                match &end {
-                    BulkEnd::Ended(end) if end.is_settled() && slot.is_none() => told(place, end),
-                    _ => {}
+    let settle = |staged| settle_together(engine, staged);
+    let staged = answers.then(stage).ready_chunks(COMMITS_MAX);
+    let mut settled = staged.map(settle).buffer_unordered(COMMITS_MAX).boxed();
+    while let Some(ends) = settled.next().await {
+        for end in ends? {
+            match end {
+                Ok((place, end)) => {
+                    let Some(slot) = asked.ends.get_mut(place) else { continue };
+                    match &end {
+                        BulkEnd::Ended(end) if end.is_settled() && slot.is_none() => told(place, end),
+                        _ => {}
+                    }
+                    *slot = Some(end);
                 }
-                *slot = Some(end);
+                Err(error) => asked.cut = Some(error),
             }
-            Err(error) => asked.cut = Some(error),
         }
     }
     if asked.cut.is_none() && asked.ends.iter().any(Option::is_none) {
         asked.cut = Some(FetchError::Failed(format!("{holder} left out items it was asked for")));
     }
     Ok(())
+}
+
+/// Commits what is in memory as one batch, and files beside it: their data has to be synced before.
+pub(super) async fn settle_together(
+    engine: &Engine,
+    staged: Vec<Result<Staged, FetchError>>,
+) -> Result<Ends, StoreError> {
+    let (mut ends, mut batch, mut files) = (Vec::with_capacity(staged.len()), Vec::new(), Vec::new());
+    for staged in staged {
+        match staged {
+            Err(error) => ends.push(Err(error)),
+            Ok((place, Err(end))) => ends.push(Ok((place, end))),
+            Ok((place, Ok(fetched))) if is_in_memory(&fetched) => batch.push((place, fetched)),
+            Ok((place, Ok(fetched))) => {
+                files.push(async move { Ok::<_, StoreError>((place, commit(engine, fetched).await?)) });
+            }
+        }
+    }
+    let (places, batch): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let (batched, files) = tokio::try_join!(commit_together(engine, batch), try_join_all(files))?;
+    let ended = places.into_iter().zip(batched).chain(files);
+    ends.extend(ended.map(|(place, end)| Ok((place, BulkEnd::Ended(end)))));
+    Ok(ends)
+}
+
+/// Commits verified bodies as one batch; the ends are in their order.
+async fn commit_together(engine: &Engine, batch: Vec<Fetched>) -> Result<Vec<ItemEnd>, StoreError> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes: Vec<u64> = batch.iter().map(|fetched| fetched.body.length).collect();
+    let puts = batch.into_iter().map(|fetched| replicated_put(fetched.record, fetched.body)).collect();
+    let outcomes = engine.store.commit_replicated(puts).await?;
+    let end = |(outcome, bytes)| match outcome {
+        Ok(outcome) => Ok(end_of(outcome, bytes)),
+        Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),
+        Err(error) => Err(error),
+    };
+    outcomes.into_iter().zip(bytes).map(end).collect()
+}
+
+fn is_in_memory(fetched: &Fetched) -> bool {
+    matches!(fetched.body.content, StagedContent::Inline(_))
 }
 
 fn unasked(holder: &str) -> FetchError {

@@ -437,5 +437,7 @@ async fn a_version_to_be_adopted_is_fetched_if_its_bytes_went_since_the_plan_was
     assert_eq!(end.outcome, Outcome::Failed, "and if it does not come it is noted");
 }
 
+#[path = "bulk_tests.rs"]
+mod bulk_tests;
 #[path = "retry_tests.rs"]
 mod retry_tests;
