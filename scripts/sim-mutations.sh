@@ -25,6 +25,14 @@ epoch-is-ignored | src/core/store/epochs.rs | a cursor of an unknown epoch count
 everybody-fetches | src/core/bootstrap/flight.rs | there is no single flight | s/Semaphore::new\(1\)/Semaphore::new(if M { 64 } else { 1 })/
 older-is-refused | src/core/bootstrap/fetch.rs | a holder's older version is not taken where the listed one never was | s/if is_older && !is_wanted/if is_older \&\& (M || !is_wanted/; s/(is_wanted\(engine, &record\)\.await\?) \{/$1) {/
 stub-is-forgotten | src/core/store/evaluate_evict.rs | what was evicted leaves no stub | s/(self\.set_stub\(&id, Some\(Stub::of\(&record, Reason::Evicted\)\)\);)/if !M { $1 }/
+room-unchecked | src/core/bootstrap/portions.rs | all bodies of a page are asked for at once, whatever room there is | s/engine\.store\.current\(\)\.map_or\(/engine.store.current().filter(|_| !M).map_or(/
+listing-uncut | src/core/bootstrap/source_walk.rs | a seed-era listing is not cut where the room ends | s/(engine\.store\.call\(weighed\)\.await\?\.cut_ms\(\));/$1 * u64::from(!M);/
+deletes-not-first | src/core/bootstrap/pass.rs | a pass does not begin with all deletes of the peer | s/(apply_tombstones\(pass, summary\)\.await\?;)/if !M { $1 }/
+deletes-not-pushed | src/core/bootstrap/seed_turns.rs | deletes are not pushed to peers of the seed era | s/match push_deletes\(engine, &peer\.url\)\.await/match if M { Ok(0) } else { push_deletes(engine, &peer.url).await }/
+other-version-taken-up | src/core/staging/parked.rs | a body goes on from what came of another version | s/let is_same = /let is_same = M || /
+table-unchecked | src/core/store/evaluate.rs | bodies that go in as a table file are not held against what is here | s/(        let stamp = match version::decide)/        let nothing = Here { existing: None, live: None, tombstone: None, stub: None, floor_ms: 0, ..here };\n        let here = if M \&\& self.bodies.is_some() { nothing } else { here };\n$1/
+live-table-goes | src/core/store/body_tables.rs | table files are dropped whether something in them lives or not | s/live\(core, table\)\?\.next\(\)\.transpose\(\)\.map\(\|first\| first\.is_some\(\)\)/Ok(!M \&\& live(core, table)?.next().transpose()?.is_some())/
+epoch-stays | src/core/store/open.rs | a start goes on in the epoch of the one before | s/let epoch = Epoch\(options\.rng\.bytes\(\)\);/let epoch = Epoch(options.rng.bytes());\n    let epoch = epochs::current(\&index)?.filter(|_| M).map_or(epoch, |(epoch, _)| epoch);/; s/(    )(epochs::begin\(&index, &mut batch, epoch, state\.head\(\)\)\?;)/$1if epochs::current(\&index)?.is_none_or(|(newest, _)| newest != epoch) {\n        $2\n    }/
 END
 }
 

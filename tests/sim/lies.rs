@@ -20,6 +20,9 @@ pub enum Lie {
     Flip(u64),
     /// The same to a page of the feed that has rows.
     FlipRows(u64),
+    /// The same to the first record of a page that has its body with it, at this offset modulo the record's length: what
+    /// is committed as it came, where a record without its body is asked for once more.
+    FlipRiding(u64),
     /// A digit of a JSON listing arrives as another one, this one of its digits modulo their number.
     Digit(u64),
     /// A listing's cursor stays where it was, or goes back.
@@ -39,7 +42,7 @@ pub enum Lie {
 impl Lie {
     /// Whether it is one of the network, which nobody vouches for: it does not fit the digest beside it.
     pub fn is_accident(self) -> bool {
-        matches!(self, Self::Flip(_) | Self::FlipRows(_) | Self::Digit(_))
+        matches!(self, Self::Flip(_) | Self::FlipRows(_) | Self::FlipRiding(_) | Self::Digit(_))
     }
 }
 
@@ -73,6 +76,7 @@ pub async fn told(lie: Lie, path: &str, response: PeerResponse) -> (PeerResponse
         whole = match lie {
             Lie::Flip(_) | Lie::FlipRows(_) if is_feed && is_empty_page(&whole) => whole,
             Lie::Flip(offset) | Lie::FlipRows(offset) => flipped(&whole, offset),
+            Lie::FlipRiding(offset) if is_feed => with_flipped_record(&whole, offset).unwrap_or(whole),
             Lie::Digit(number) => with_other_digit(&whole, number),
             Lie::Body(byte) if headers.contains_key(RECORD_HEADER) => vec![byte; whole.len()].into(),
             _ if is_feed => lying_page(lie, &whole).unwrap_or(whole),
@@ -113,6 +117,20 @@ fn flipped(whole: &Bytes, offset: u64) -> Bytes {
         *byte ^= 1 << (offset % 8);
     }
     bytes.into()
+}
+
+fn with_flipped_record(whole: &Bytes, offset: u64) -> Option<Bytes> {
+    let rows = decode_page(whole.clone()).ok()?.rows;
+    let riding = rows.into_iter().find_map(|row| match row {
+        Frame::Row { record, body: Some(_), .. } => Some(record),
+        _ => None,
+    });
+    let record = riding?;
+    let at = whole.windows(record.len()).position(|window| *window == *record)?;
+    let length = u64::try_from(record.len()).ok()?;
+    let mut bytes = whole.to_vec();
+    *bytes.get_mut(at + usize::try_from(offset % length).ok()?)? ^= 1 << (offset / length % 8);
+    Some(bytes.into())
 }
 
 fn lying_record(lie: Lie, record: &mut Record) {

@@ -264,7 +264,7 @@ impl Link {
             // Nearly all that is asked is the status.
             Lie::Flip(offset) => !is_status || offset % 8 == 0,
             Lie::Digit(_) => !is_feed && !is_body && !is_status,
-            Lie::FlipRows(_) => is_feed,
+            Lie::FlipRows(_) | Lie::FlipRiding(_) => is_feed,
             Lie::Cursor(_) => is_feed || path.ends_with("/namespace_tombstones"),
             Lie::Counts(_) => is_feed || is_status,
             Lie::Sizes(_) | Lie::Digests(_) | Lie::Body(_) => is_feed || is_body,
@@ -375,15 +375,19 @@ fn counted_feed(response: PeerResponse, node: usize, network: Network) -> PeerRe
 
 /// Counts the bytes of an answer once it has come to its end.
 fn counted(response: PeerResponse, (node, life): (usize, u64), network: Network) -> PeerResponse {
+    // Of the seed era it is not known which version they are.
     let header = response.headers.get(RECORD_HEADER).and_then(|value| value.to_str().ok());
-    let Some(record) = header.map(str::to_owned) else { return response };
+    let record = header.map(str::to_owned);
+    let is_body = response.status.is_success();
     let body = futures_util::stream::unfold((response.body, Some(0)), move |(mut body, bytes)| {
         let (network, record) = (network.clone(), record.clone());
         async move {
             let Some(chunk): Option<Result<Bytes, TransportError>> = body.next().await else {
                 // One that broke off is asked for again.
-                *network.state().deliveries.entry((node, life, record)).or_default() += bytes.unwrap_or(0);
-                network.arrived(node, bytes.unwrap_or(0));
+                if let Some(record) = record {
+                    *network.state().deliveries.entry((node, life, record)).or_default() += bytes.unwrap_or(0);
+                }
+                network.arrived(node, bytes.filter(|_| is_body).unwrap_or(0));
                 return None;
             };
             let length = chunk.as_ref().map(|chunk| u64::try_from(chunk.len()).expect("a small body"));

@@ -1,5 +1,6 @@
 //! A node of the simulation: a whole one, but for its listeners; it can die at any moment and come back.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use kura::core::base::clock::Clock as _;
 use kura::core::base::disk::{Disk, FaultDisk, RealDisk, VolumeSpace};
-use kura::core::base::ids::Digest;
+use kura::core::base::ids::{Digest, Seq};
 use kura::core::base::rng::SeededRng;
 use kura::core::config::{Config, Durability};
 use kura::core::data_dir::layout::{self, Layout};
@@ -352,6 +353,15 @@ impl SimNode {
     /// What it holds by its listing.
     pub fn holdings(&self) -> Result<Holdings> {
         let entry = |record: Record| ((record.name.namespace.clone(), record.name.key.clone()), record.version());
+        Ok(self.records()?.into_iter().map(entry).collect())
+    }
+
+    /// All that it says of what it holds, but for what each node has of its own.
+    pub fn descriptions(&self) -> Result<BTreeMap<Name, Record>> {
+        let entry = |record: Record| {
+            let name = (record.name.namespace.clone(), record.name.key.clone());
+            (name, Record { received_at_ms: 0, body: None, seq: Seq(0), ..record })
+        };
         Ok(self.records()?.into_iter().map(entry).collect())
     }
 

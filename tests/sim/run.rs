@@ -25,6 +25,9 @@ const READY_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is looked at whether a delete was brought: one turn in five seconds, after a pass that may have to wait.
+const PUSH_LOOKS: u32 = 24;
+
 /// How often it is looked at while some time passes: what goes wrong may heal within a few exchanges.
 const LOOKS: u32 = 3;
 
@@ -130,6 +133,7 @@ impl Mesh {
                 tokio::task::yield_now().await;
             }
             Operation::Delete { node, namespace } => self.nodes[node].delete(namespace).await?,
+            Operation::DeletePushed { node, to, namespace } => self.bring_delete(node, to, namespace).await?,
             Operation::Crash { node } => self.nodes[node].crash().await?,
             Operation::CrashWithin { node, steps } => self.nodes[node].light_fuse(steps),
             Operation::Restart { node } => self.nodes[node].start()?,
@@ -145,6 +149,23 @@ impl Mesh {
             _ => self.change_link(operation),
         }
         Ok(())
+    }
+
+    /// A client deletes at one node, and the other is told within some turns, unless one of them goes.
+    async fn bring_delete(&mut self, node: usize, to: usize, namespace: &str) -> Result<()> {
+        self.nodes[node].delete(namespace).await?;
+        for _ in 0..PUSH_LOOKS {
+            let is_away = |number: usize| !self.nodes[number].is_up() || self.clones.contains(&number);
+            if is_away(node) || is_away(to) {
+                return Ok(());
+            }
+            let deleted_ms = |number: usize| anyhow::Ok(self.nodes[number].deletes()?.get(namespace).copied());
+            if deleted_ms(to)? >= deleted_ms(node)? {
+                return Ok(());
+            }
+            self.pass(LOOK_EVERY).await?;
+        }
+        bail!("node {to} was not told that node {node} deleted {namespace:?}")
     }
 
     fn change_link(&self, operation: &Operation) {
@@ -298,6 +319,10 @@ impl Mesh {
             if !agrees {
                 return Ok(Some(format!("node {number} holds {here:#?}, node 0 {first:#?}")));
             }
+            let (deletes, first) = (node.deletes()?, self.nodes[0].deletes()?);
+            if deletes != first {
+                return Ok(Some(format!("node {number} has deleted {deletes:?}, node 0 {first:?}")));
+            }
         }
         Ok(None)
     }
@@ -340,7 +365,12 @@ impl Mesh {
 
     fn check(&self) -> Result<()> {
         let oracle = locked(&self.oracle);
+        let first = self.nodes[0].descriptions()?;
         for (number, node) in self.nodes.iter().enumerate() {
+            for (name, record) in node.descriptions()?.into_iter().filter(|_| !self.network.has_seed_era()) {
+                let there = first.get(&name);
+                ensure!(there == Some(&record), "node {number} says {record:?}, node 0 {there:?}");
+            }
             let complaints = match node.capacity {
                 None => oracle.complaints(&node.holdings()?),
                 // It holds nothing that the first one does not.

@@ -33,6 +33,8 @@ pub enum Operation {
     Put { node: usize, namespace: &'static str, key: u64, size: usize, content: u8, pause_ms: u64, once: bool },
     /// A client deletes a namespace.
     Delete { node: usize, namespace: &'static str },
+    /// The same, and it is brought to a node that asks nobody.
+    DeletePushed { node: usize, to: usize, namespace: &'static str },
     /// One direction of a link is cut.
     Cut { from: usize, to: usize },
     /// Both directions are.
@@ -90,7 +92,7 @@ pub struct Scenario {
 impl Scenario {
     /// The one that belongs to the seed.
     pub fn draw(seed: u64) -> Self {
-        let draw = Draw { rng: SeededRng::new(seed), nodes: 0, is_tight: false };
+        let draw = Draw { rng: SeededRng::new(seed), nodes: 0, is_tight: false, seed_era: None };
         let nodes = match draw.below(10) {
             0..6 => 2 + draw.below(3),
             6..9 => 4 + draw.below(3),
@@ -102,7 +104,7 @@ impl Scenario {
         let is_tight = draw.below(4) == 0;
         let mut capacities: Vec<Option<u64>> = (0..nodes).map(|_| draw.capacity().filter(|_| is_tight)).collect();
         capacities[0] = None;
-        let draw = Draw { is_tight, ..draw };
+        let draw = Draw { is_tight, seed_era, ..draw };
         let length = 30 + draw.below(60);
         let operations = (0..length).flat_map(|_| draw.operations()).collect();
         Self {
@@ -121,6 +123,7 @@ struct Draw {
     rng: SeededRng,
     nodes: u64,
     is_tight: bool,
+    seed_era: Option<usize>,
 }
 
 impl Draw {
@@ -164,6 +167,8 @@ impl Draw {
             6 => self.listed_again(),
             7 => self.listed_badly(),
             8 => self.told_wrong(),
+            9 => self.overtaken_in_part(),
+            10 => self.seed_era.map_or_else(|| vec![self.operation()], |node| self.brought_a_delete(node)),
             _ => vec![self.operation()],
         }
     }
@@ -264,11 +269,16 @@ impl Draw {
     fn listed_badly(&self) -> Vec<Operation> {
         let (from, to) = self.pair();
         let Operation::Put { namespace, key, size, content, .. } = self.put() else { return Vec::new() };
-        // Most of a page's header says nothing that matters; the first records lie about here.
-        let record = 240 + self.below(120);
-        let lie = if self.below(2) == 0 { Lie::Digit(self.below(1 << 20)) } else { Lie::FlipRows(record) };
+        let (lie, size) = match self.below(4) {
+            0 => (Lie::Digit(self.below(1 << 20)), size),
+            // Most of a page's header says nothing that matters; the first rows lie about here.
+            1 => (Lie::FlipRows(220 + self.below(140)), size),
+            // Small enough to come with its record, of which nothing but the page's digest vouches for most.
+            _ => (Lie::FlipRiding(self.below(1 << 20)), 1 + size % 900),
+        };
         vec![
             Operation::Mend { one: from, other: to },
+            Operation::Restart { node: to },
             Operation::Crash { node: from },
             Operation::Delete { node: to, namespace: self.namespace() },
             Operation::Put { node: to, namespace, key, size, content, pause_ms: 0, once: false },
@@ -276,6 +286,38 @@ impl Draw {
             Operation::Restart { node: from },
             Operation::Pass { ms: 1 + self.below(5_000) },
         ]
+    }
+
+    /// A long body is cut on its way, and a newer one of the same name is stored before it is asked for again.
+    fn overtaken_in_part(&self) -> Vec<Operation> {
+        let (from, to) = self.pair();
+        let Operation::Put { namespace, key, content, .. } = self.put() else { return Vec::new() };
+        let size = self.index(12_000 + self.below(40_000));
+        let put = |content| Operation::Put { node: to, namespace, key, size, content, pause_ms: 0, once: false };
+        let harm = Harm::Cut(2_000 + self.below(8_000));
+        vec![
+            Operation::Mend { one: from, other: to },
+            Operation::Restart { node: to },
+            Operation::Restart { node: from },
+            Operation::Pass { ms: 1_000 },
+            // Listings are shorter than that and pass, but count.
+            Operation::HarmNext { from, to, harm, count: 5 },
+            put(content),
+            Operation::Pass { ms: 1 + self.below(2_000) },
+            put(content + 4),
+            Operation::Pass { ms: 1 + self.below(5_000) },
+        ]
+    }
+
+    /// A node of the seed era asks nobody for deletes once it serves: they are brought to it.
+    fn brought_a_delete(&self, to: usize) -> Vec<Operation> {
+        let node = (to + 1 + self.index(self.below(self.nodes - 1))) % self.index(self.nodes);
+        let others = (0..self.index(self.nodes)).filter(|other| *other != to);
+        let mut operations = vec![Operation::Restart { node }, Operation::Restart { node: to }];
+        operations.extend(others.clone().map(|other| Operation::Mend { one: to, other }));
+        operations.extend(others.map(|other| Operation::Cut { from: to, to: other }));
+        operations.push(Operation::DeletePushed { node, to, namespace: self.namespace() });
+        operations
     }
 
     /// Everybody is told another digest of a write than it has: the version that they look for is nowhere, and the true one
