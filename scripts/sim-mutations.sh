@@ -30,9 +30,9 @@ listing-uncut | src/core/bootstrap/source_walk.rs | a seed-era listing is not cu
 deletes-not-first | src/core/bootstrap/pass.rs | a pass does not begin with all deletes of the peer | s/(apply_tombstones\(pass, summary\)\.await\?;)/if !M { $1 }/
 deletes-not-pushed | src/core/bootstrap/seed_turns.rs | deletes are not pushed to peers of the seed era | s/match push_deletes\(engine, &peer\.url\)\.await/match if M { Ok(0) } else { push_deletes(engine, &peer.url).await }/
 other-version-taken-up | src/core/staging/parked.rs | a body goes on from what came of another version | s/let is_same = /let is_same = M || /
-table-unchecked | src/core/store/evaluate.rs | bodies that go in as a table file are not held against what is here | s/(        let stamp = match version::decide)/        let nothing = Here { existing: None, live: None, tombstone: None, stub: None, floor_ms: 0, ..here };\n        let here = if M \&\& self.bodies.is_some() { nothing } else { here };\n$1/
 live-table-goes | src/core/store/body_tables.rs | table files are dropped whether something in them lives or not | s/live\(core, table\)\?\.next\(\)\.transpose\(\)\.map\(\|first\| first\.is_some\(\)\)/Ok(!M \&\& live(core, table)?.next().transpose()?.is_some())/
 epoch-stays | src/core/store/open.rs | a start goes on in the epoch of the one before | s/let epoch = Epoch\(options\.rng\.bytes\(\)\);/let epoch = Epoch(options.rng.bytes());\n    let epoch = epochs::current(\&index)?.filter(|_| M).map_or(epoch, |(epoch, _)| epoch);/; s/(    )(epochs::begin\(&index, &mut batch, epoch, state\.head\(\)\)\?;)/$1if epochs::current(\&index)?.is_none_or(|(newest, _)| newest != epoch) {\n        $2\n    }/
+full-volume-unnoticed | src/core/bootstrap/settle.rs | the cursor passes what the full volume did not take | s/let Some\(error\) = noted\.disk_full else/let Some(error) = noted.disk_full.filter(|_| !M) else/
 END
 }
 

@@ -1,6 +1,6 @@
 //! A node of the simulation: a whole one, but for its listeners; it can die at any moment and come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use kura::core::base::clock::Clock as _;
-use kura::core::base::disk::{Disk, FaultDisk, RealDisk, VolumeSpace};
+use kura::core::base::disk::{Disk, RealDisk};
 use kura::core::base::ids::{Digest, Seq};
 use kura::core::base::rng::SeededRng;
 use kura::core::config::{Config, Durability};
@@ -23,6 +23,7 @@ use kura::core::staging::area::AreaKind;
 use kura::core::staging::body_writer::BodySpec;
 use kura::core::staging::budget::BudgetClass;
 use kura::core::staging::parked::ResumeLimits;
+use kura::core::staging::partials::PartialIdentity;
 use kura::core::staging::reclaim::reclaim_dead_staging;
 use kura::core::store::committer::{Carried, CommitOutcome, Operation, Put, PutMode, PutOrigin};
 use kura::core::store::record::{ArtifactKey, Kind, Record};
@@ -39,7 +40,7 @@ use crate::clock::SimClock;
 use crate::fuse::{Fuse, MortalDisk, MortalExecutor};
 use crate::network::{Network, url};
 use crate::oracle::{Deletes, Holdings, Name, Oracle};
-use crate::volume;
+use crate::volume::{self, FillingDisk, Fullness, Room};
 
 /// Bodies up to this size lie in the index.
 const INLINE_MAX_BYTES: u64 = 1000;
@@ -50,16 +51,6 @@ const DYING_TURNS_MAX: usize = 1000;
 /// Files of the middle size are taken up after a cut, and the longer ones after a kill too.
 const RESUME_LIMITS: ResumeLimits =
     ResumeLimits { resumable_bytes_min: 10 << 10, partial_bytes_min: 30 << 10, sync_every_bytes: 8 << 10 };
-
-/// A small volume keeps RocksDB's buffers small, and with them the time to open it.
-const VOLUME: VolumeSpace = VolumeSpace {
-    total_bytes: 256 << 20,
-    free_bytes: 200 << 20,
-    available_bytes: 200 << 20,
-    block_bytes: 4096,
-    total_inodes: 1 << 20,
-    free_inodes: 1 << 20,
-};
 
 /// The tool all artifacts are of: one that the seed era knows too.
 const PRODUCER: &str = "gradle";
@@ -88,6 +79,9 @@ pub struct SimNode {
     pub starts: u64,
     /// What bodies may take.
     pub capacity: Option<u64>,
+    fullness: Fullness,
+    /// Its lives in which the volume was full.
+    pub full_lives: BTreeSet<u64>,
     running: Option<Running>,
 }
 
@@ -110,6 +104,8 @@ impl SimNode {
     ) -> Self {
         Self {
             capacity: None,
+            fullness: Fullness::default(),
+            full_lives: BTreeSet::new(),
             number,
             nodes,
             seed,
@@ -161,8 +157,7 @@ impl SimNode {
 
     fn seams(&self, fuse: &Arc<Fuse>) -> Seams {
         let chance = (self.seed << 16) ^ (u64::try_from(self.number).unwrap_or(0) << 8) ^ self.starts;
-        let disk = FaultDisk::new(Arc::new(RealDisk));
-        disk.set_space(Some(VOLUME));
+        let disk = FillingDisk(self.fullness.clone());
         Seams {
             clock: self.clock.clone(),
             rng: Arc::new(SeededRng::new(chance)),
@@ -182,12 +177,36 @@ impl SimNode {
         }))
     }
 
-    /// The steps of a real start, in its order.
+    /// Its volume is full from now on, or has room again.
+    pub fn fill(&mut self, room: Room) {
+        self.fullness.set(room);
+        self.note_fullness();
+    }
+
+    fn note_fullness(&mut self) {
+        if self.fullness.is_full() {
+            self.full_lives.insert(self.starts);
+        }
+    }
+
+    /// Starts if it is down. On a full volume it may stay down, until it is tried again.
     pub fn start(&mut self) -> Result<()> {
         if self.is_up() {
             return Ok(());
         }
+        match self.start_in_order() {
+            Err(_) if self.fullness.is_full() => {
+                self.network.note(&format!("{} finds no room to start", self.number));
+                Ok(())
+            }
+            started => started,
+        }
+    }
+
+    /// The steps of a real start.
+    fn start_in_order(&mut self) -> Result<()> {
         self.starts += 1;
+        self.note_fullness();
         let fuse = self.new_fuse();
         let (config, seams) = (self.config(), self.seams(&fuse));
         let layout = Layout::new(&config.data_dir, &config.tmp_dir);
@@ -291,8 +310,9 @@ impl SimNode {
             return Ok(());
         }
         let evicted = self.store()?.evict(EvictGoal { bytes, under_pressure: true });
-        self.network.note(&format!("{} evicts {bytes}: {evicted:?}", self.number));
-        if self.is_dead() { Ok(()) } else { Ok(evicted.map(drop)?) }
+        let evicted = evicted.map_err(anyhow::Error::from);
+        self.network.note(&format!("{} evicts {bytes}: {}", self.number, shown(&evicted, &self.folder)));
+        if self.is_dead() { Ok(()) } else { evicted.map(drop) }
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -304,12 +324,13 @@ impl SimNode {
         let Some(running) = &mut self.running else { return };
         let (node, oracle, network, number) =
             (Arc::clone(&running.node), Arc::clone(&self.oracle), self.network.clone(), self.number);
+        let folder = self.folder.clone();
         running.clients.spawn(async move {
             let digest = Digest::of(&upload.body);
             locked(&oracle).write_begun(&upload.name, digest);
             let name = upload.name.clone();
             let outcome = send(&node, upload).await;
-            network.note(&format!("{number} answers {name:?} {outcome:?}"));
+            network.note(&format!("{number} answers {name:?} {}", shown(&outcome, &folder)));
             let version = match outcome {
                 Ok(CommitOutcome::Applied(record)) => Some(record.version()),
                 Ok(_) => None,
@@ -384,6 +405,17 @@ impl SimNode {
         Ok(wanted)
     }
 
+    /// Bodies that were begun and are nowhere any more. They stay until their room is needed, because a holder may return.
+    fn parked_in_vain(&self) -> Result<Vec<PartialIdentity>> {
+        let mut parked = self.node()?.staging.parked_bodies();
+        let oracle = locked(&self.oracle);
+        parked.retain(|body| {
+            let name = Record::from_bytes(&body.note).map(|record| (record.name.namespace, record.name.key));
+            name.is_ok_and(|name| !oracle.is_kept(&name, &body.version))
+        });
+        Ok(parked)
+    }
+
     /// Whether it asks for something just now that is nowhere any more, as it does now and then for ever.
     pub fn asks_for_what_is_nowhere(&self) -> Result<bool> {
         let (noted, kept) = (self.store()?.wanted_page(None, 4096)?.len(), self.wants()?.len());
@@ -395,12 +427,13 @@ impl SimNode {
         let node = self.node()?;
         let snapshot = node.readiness.snapshot();
         let wanted = self.wants()?;
+        let parked_in_vain: u64 = self.parked_in_vain()?.iter().map(|body| body.size).sum();
         let number = self.number;
         Ok(if !snapshot.complete {
             Some(format!("node {number} is not complete: {:?}", snapshot.reasons))
         } else if !wanted.is_empty() {
             Some(format!("node {number} wants {wanted:?}"))
-        } else if node.staging.reserved_bytes() > 0 {
+        } else if node.staging.reserved_bytes() > parked_in_vain {
             Some(format!("node {number} has {} bytes reserved", node.staging.reserved_bytes()))
         } else {
             None
@@ -413,7 +446,8 @@ impl SimNode {
         ensure!(node.engine.flights.count() == 0, "artifacts are on their way at rest");
         for area in [AreaKind::Uploads, AreaKind::Parts, AreaKind::Bootstrap] {
             let left = std::fs::read_dir(node.staging.folder(area)).context("listing an area")?.count();
-            ensure!(left == 0, "{left} names are left in {area:?}");
+            let parked = if area == AreaKind::Bootstrap { self.parked_in_vain()?.len() } else { 0 };
+            ensure!(left <= parked, "{left} names are left in {area:?}, for {parked} parked bodies");
         }
         for record in self.records()? {
             check_body(&store, &record)?;
@@ -426,6 +460,14 @@ impl SimNode {
         ensure!(count.mismatches.is_empty(), "the store does not add up: {:?}", count.mismatches);
         ensure!(count.garbage == 0, "{} bodies wait to be removed", count.garbage);
         Ok(())
+    }
+}
+
+/// Without where this run lies, which another one's record would not have.
+fn shown<T: std::fmt::Debug>(outcome: &Result<T>, folder: &Path) -> String {
+    match outcome {
+        Ok(outcome) => format!("{outcome:?}"),
+        Err(error) => format!("{error:#}").replace(&folder.display().to_string(), "its folder"),
     }
 }
 

@@ -3,6 +3,7 @@
 use kura::core::base::rng::{RngExt, SeededRng};
 
 use crate::lies::{CursorLie, Lie};
+use crate::volume::Room;
 
 /// Nodes of the largest mesh.
 pub const NODES_MAX: usize = 9;
@@ -65,6 +66,8 @@ pub enum Operation {
     Clone { from: usize, to: usize },
     /// A node whose room is bounded frees this much.
     Evict { node: usize, bytes: u64 },
+    /// A node's volume is full, or has room again.
+    Fill { node: usize, room: Room },
     /// A node's wall clock is set wrong by this much.
     Skew { node: usize, skew_ms: i64 },
     /// Time passes.
@@ -168,6 +171,7 @@ impl Draw {
             7 => self.listed_badly(),
             8 => self.told_wrong(),
             9 => self.overtaken_in_part(),
+            11 => self.full_volume(),
             10 => self.seed_era.map_or_else(|| vec![self.operation()], |node| self.brought_a_delete(node)),
             _ => vec![self.operation()],
         }
@@ -307,6 +311,33 @@ impl Draw {
             put(content + 4),
             Operation::Pass { ms: 1 + self.below(5_000) },
         ]
+    }
+
+    /// A node's volume is full while there are writes and deletes, here and elsewhere, and perhaps a start.
+    fn full_volume(&self) -> Vec<Operation> {
+        let (node, other) = self.pair();
+        let put = |node| match self.put() {
+            Operation::Put { namespace, key, size, content, pause_ms, once, .. } => {
+                Operation::Put { node, namespace, key, size, content, pause_ms, once }
+            }
+            other => other,
+        };
+        let room = if self.below(3) == 0 { Room::NoName } else { Room::NoBlock };
+        let mut operations = vec![Operation::Mend { one: node, other }, Operation::Restart { node: other }];
+        operations.extend([Operation::Restart { node }, Operation::Pass { ms: 1 + self.below(1_000) }]);
+        operations.extend([put(other), Operation::Pass { ms: self.below(200) }, Operation::Fill { node, room }]);
+        operations.extend([put(other), put(node), put(other), Operation::Pass { ms: 1 + self.below(2_000) }]);
+        operations.push(Operation::Delete {
+            node: if self.below(2) == 0 { node } else { other },
+            namespace: self.namespace(),
+        });
+        if self.below(3) == 0 {
+            operations.extend([Operation::CrashWithin { node, steps: self.steps() }, Operation::Pass { ms: 500 }]);
+            operations.extend([Operation::Restart { node }, put(other)]);
+        }
+        operations.push(Operation::Pass { ms: 1 + self.below(5_000) });
+        operations.push(Operation::Fill { node, room: Room::Plenty });
+        operations
     }
 
     /// A node of the seed era asks nobody for deletes once it serves: they are brought to it.

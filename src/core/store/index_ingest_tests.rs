@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::body_tables;
-use super::committer::{CommitOutcome, Operation, Put};
+use super::committer::{CommitOutcome, Operation, Put, PutOrigin};
 use super::eviction_tests::assert_exact;
 use super::store_handle::StoreHandle;
-use super::store_tests::{Bench, NOW_MS, applied, body, local, replicated};
+use super::store_tests::{Bench, NOW_MS, applied, body, delete, local, outcome, replicated};
 use super::*;
 use crate::core::base::ids::BodyNo;
 
@@ -112,6 +112,32 @@ async fn where_no_table_can_be_written_the_bodies_go_in_with_their_manifests() {
     commit(&bench, &store, 0).await;
     assert_eq!(tables(&store), []);
     assert_readable(&store, 0..COUNT);
+    assert_exact(&store);
+}
+
+#[tokio::test]
+async fn what_was_beaten_meanwhile_stays_beaten_also_where_the_page_goes_in_as_a_table() {
+    let bench = Bench::new();
+    let store = Arc::new(bench.open());
+    let newer = applied(&store, local("ios", "k7", b"newer"));
+    outcome(&store, delete("gone", None));
+    let deleted = match replicated("gone", "k", &noise(1), NOW_MS - 5) {
+        Operation::Put(put) => *put,
+        other => panic!("not a put: {other:?}"),
+    };
+    let mut puts = page(0);
+    puts.iter_mut().for_each(|put| match &mut put.origin {
+        PutOrigin::Replicated { version_ms, .. } => *version_ms = NOW_MS - 5,
+        PutOrigin::Local(_) => panic!("not a peer's"),
+    });
+    puts.push(deleted);
+    let outcomes = handle(&bench, &store).commit_replicated(puts).await.unwrap();
+    assert_eq!(outcomes[7].as_ref().unwrap(), &CommitOutcome::Stale(Box::new(newer)));
+    assert_eq!(outcomes.last().unwrap().as_ref().unwrap(), &CommitOutcome::Tombstoned);
+    let applied = outcomes.iter().filter(|outcome| matches!(outcome, Ok(CommitOutcome::Applied(_)))).count();
+    assert_eq!(applied, COUNT as usize - 1);
+    assert_eq!(body(&store, "ios", "k7").unwrap(), b"newer");
+    assert!(tables(&store).iter().any(|(first, last)| last - first >= u64::from(COUNT) - 2), "{:?}", tables(&store));
     assert_exact(&store);
 }
 
