@@ -114,11 +114,14 @@ pub async fn fetch_artifact(
     } else {
         fetch_whole(engine, progress, holder, id, listed).await
     };
-    if let Err(FetchError::BadCopy(what)) = &fetched {
-        let found = tokio::time::timeout(LOOK_WAIT, has_good_copy(engine, holder, id)).await.ok().flatten();
-        tracing::warn!(peer = %holder, artifact = %id, %what, is_good_there = ?found, "bad_copy_came");
-    }
-    fetched
+    let Err(FetchError::BadCopy(what)) = fetched else { return fetched };
+    let found = tokio::time::timeout(LOOK_WAIT, has_good_copy(engine, holder, id)).await.ok().flatten();
+    tracing::debug!(peer = %holder, artifact = %id, %what, is_good_there = ?found, "bad_copy_came");
+    Err(FetchError::BadCopy(match found {
+        Some(true) => format!("{what}, although its own copy is good"),
+        Some(false) => format!("{what}, and has no good copy"),
+        None => what,
+    }))
 }
 
 /// Has a holder look at a copy that came wrong; it withdraws one that is bad, and fetches it itself. `None` if it does

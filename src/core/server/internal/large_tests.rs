@@ -192,6 +192,8 @@ async fn a_wrong_body_of_one_holder_is_its_bad_copy_and_is_not_kept() {
     assert_eq!(pass(&two, &one, &NoProgress).await.count(Outcome::BadCopy), 1);
     assert_eq!((two.context.staging.parked_bodies().len(), two.context.staging.reserved_bytes()), (0, 0));
     assert_eq!(one.store().stats().artifacts, 1, "the holder's own copy is good");
+    let said = two.store().wanted_page(None, 9).unwrap().remove(0).error.unwrap();
+    assert!(said.ends_with("although its own copy is good"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Bodies on their way out: in bounded chunks, verified on their first read, never ended cleanly when they are wrong.
 //!
 //! How it works: see [`crate::core::server::file_reader`]. A range of a file that was not verified yet costs reading all
-//! of it, once.
+//! of it, once, and once more when a peer doubts it.
 //!
 //! Failure: what the reader finds ends the stream with an error, so HTTP/1.1 closes short of `Content-Length` and HTTP/2
 //! resets the stream.
