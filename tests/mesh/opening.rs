@@ -99,10 +99,10 @@ fn cas(blob: &[u8]) -> String {
 }
 
 #[test]
-fn siblings_answer_reads_while_the_own_store_opens_and_nothing_of_it_is_kept() {
+fn siblings_answer_reads_while_the_own_store_opens_and_nothing_is_a_miss() {
     let _alone = alone();
     let mut mesh = Mesh::start(2);
-    let length = |seed: u64| if seed % 4 == 0 { 1_500_000 + seed } else { 3_000 + seed };
+    let length = |seed: u64| if seed.is_multiple_of(4) { 1_500_000 + seed } else { 3_000 + seed };
     let all: Vec<Artifact> = (0..27).map(|seed| Artifact::new(seed, length(seed / 2))).collect();
     all.iter().for_each(|artifact| artifact.store(&mesh.nodes[1]).expect("a write"));
     let held_back = with_first_held_back(&mut mesh);
