@@ -50,9 +50,10 @@ const STATUS_WAIT: Duration = Duration::from_secs(1);
 /// Beyond the wait of a peer whose store is opening, for its answer to travel.
 const OPENING_SLACK: Duration = Duration::from_secs(1);
 
-/// How long a peer's store may be opening before that is no reason any more to keep clients waiting. An index that is made
-/// anew from millions of files takes minutes; one that never opens is like a node that is down.
-const OPENING_COUNTS_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long a peer's store may be opening before that is no reason any more to keep clients waiting. Opening takes a second
+/// at a million artifacts and a log of its longest some more. An index that is made anew takes minutes, in which each true
+/// miss of the mesh would be a wait and then a refusal; that costs builds more than making again what only that node has.
+const OPENING_COUNTS_MAX: Duration = Duration::from_secs(60);
 
 /// Before a peer whose store is opening is asked again.
 pub(super) const OPENING_PAUSE: Duration = Duration::from_millis(250);
@@ -272,4 +273,19 @@ async fn ask_within(shared: &Shared, read: &Read, url: &str, patience: Duration)
     };
     tracing::debug!(peer = %url, artifact = %read.id, ?answer, "read_through_answer");
     Err(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_opening_for_too_long_is_no_reason_to_wait_until_it_was_open_in_between() {
+        let openings = Openings::default();
+        let at = Duration::from_secs;
+        assert!(openings.note("a", true, at(10)) && openings.note("a", true, at(69)));
+        assert!(!openings.note("a", true, at(70)) && openings.note("b", true, at(70)));
+        assert!(!openings.note("a", false, at(80)), "it is open");
+        assert!(openings.note("a", true, at(90)), "and opening again");
+    }
 }
