@@ -44,7 +44,6 @@ fn clean(node: &Node) -> u16 {
 fn on_volume(kind: Kind, more: &[&str]) -> (tempfile::TempDir, Volume, Node) {
     let folder = tempfile::tempdir().expect("making a folder");
     let mut node = Node::new("n", folder.path());
-    node.set("LOG_LEVEL", "debug"); //TMP
     std::fs::create_dir(node.data_dir()).expect("making the mount point");
     let volume = Volume::mount_with(kind, &node.data_dir(), more);
     node.start_ready();
