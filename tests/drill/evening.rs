@@ -58,10 +58,14 @@ impl Drill {
     pub fn store(&mut self, node: usize, count: u64) {
         let first = self.artifacts.len() as u64 + 1;
         for seed in first..first + count {
-            let artifact = Artifact::new(seed, if seed.is_multiple_of(2) { 2_000 } else { 200_000 });
-            artifact.store(&self.mesh.nodes[node]).expect("storing an artifact");
-            self.artifacts.push(artifact);
+            self.store_one(node, if seed.is_multiple_of(2) { 2_000 } else { 200_000 });
         }
+    }
+
+    pub fn store_one(&mut self, node: usize, size: u64) {
+        let artifact = Artifact::new(self.artifacts.len() as u64 + 1, size);
+        artifact.store(&self.mesh.nodes[node]).expect("storing an artifact");
+        self.artifacts.push(artifact);
     }
 
     /// Everything the doctor says of a node.

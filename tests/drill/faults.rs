@@ -89,6 +89,8 @@ fn miss_writes(drill: &mut Drill) {
 
 /// A new volume, and the init container that fills it is killed with most of it still to come.
 fn break_off(drill: &mut Drill) {
+    // One that is on its way for ten seconds: shorter ones are staged for some milliseconds each.
+    drill.store_one(0, 2_000_000);
     let node = &mut drill.mesh.nodes[2];
     node.stop();
     fs::remove_dir_all(node.data_dir()).expect("emptying the volume");
