@@ -6,11 +6,11 @@
 //! of artifacts without a body.
 
 use super::engine::Engine;
-use super::fetch::{FetchError, mismatch};
+use super::fetch::mismatch;
 use super::flight::{Flight, Flights};
 use super::pass::Pass;
 use super::plan::{Action, PlannedItem};
-use super::settle::{ItemEnd, end_of, replicated_put};
+use super::settle::{ItemEnd, end_of_put, replicated_put};
 use crate::core::base::ids::{ArtifactId, Digest, Sha256Digest};
 use crate::core::mesh::wire::keyed_sha256;
 use crate::core::staging::body_writer::{StagedBody, StagedContent};
@@ -107,12 +107,7 @@ pub(super) async fn settle_at_hand(pass: &Pass<'_>, at_hand: Vec<AtHand>) -> Res
     let engine: &Engine = pass.engine;
     let outcomes = engine.store.commit_replicated(puts).await?;
     let ended = seats.into_iter().zip(outcomes).map(|((id, version_ms, bytes, _), outcome)| {
-        let end = match outcome {
-            Ok(outcome) => end_of(outcome, bytes),
-            Err(error @ StoreError::StorageFull { .. }) => FetchError::DiskFull(error.to_string()).into(),
-            Err(error) => return Err(error),
-        };
-        Ok(AtHandEnd { id, version_ms, end })
+        Ok(AtHandEnd { id, version_ms, end: end_of_put(outcome, bytes)? })
     });
     ended.collect()
 }

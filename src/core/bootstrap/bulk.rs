@@ -18,7 +18,7 @@ use super::holders::{REST_DEFAULT, enter, note_fared};
 use super::metrics::BodyRequest;
 use super::plan::PlannedItem;
 use super::progress::Progress;
-use super::settle::{ItemEnd, commit, end_of, replicated_put};
+use super::settle::{ItemEnd, commit, end_of_put, replicated_put};
 use crate::core::mesh::bulk_frames::{BulkAnswer, BulkItem};
 use crate::core::mesh::client::{BulkStream, PeerError};
 use crate::core::mesh::feed_frames::FrameStatus;
@@ -162,12 +162,7 @@ async fn commit_together(engine: &Engine, batch: Vec<Fetched>) -> Result<Vec<Ite
     let bytes: Vec<u64> = batch.iter().map(|fetched| fetched.body.length).collect();
     let puts = batch.into_iter().map(|fetched| replicated_put(fetched.record, fetched.body)).collect();
     let outcomes = engine.store.commit_replicated(puts).await?;
-    let end = |(outcome, bytes)| match outcome {
-        Ok(outcome) => Ok(end_of(outcome, bytes)),
-        Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),
-        Err(error) => Err(error),
-    };
-    outcomes.into_iter().zip(bytes).map(end).collect()
+    outcomes.into_iter().zip(bytes).map(|(outcome, bytes)| end_of_put(outcome, bytes)).collect()
 }
 
 fn is_in_memory(fetched: &Fetched) -> bool {

@@ -425,7 +425,12 @@ pub(super) fn other_holders(engine: &Engine, url: &str) -> Vec<Peer> {
 pub(super) async fn commit(engine: &Engine, fetched: Fetched) -> Result<ItemEnd, StoreError> {
     let bytes = fetched.body.length;
     let put = replicated_put(fetched.record, fetched.body);
-    match engine.store.commit(Operation::Put(Box::new(put))).await {
+    end_of_put(engine.store.commit(Operation::Put(Box::new(put))).await, bytes)
+}
+
+/// How a put ended for its item; an error is trouble of our own store other than a full volume.
+pub(super) fn end_of_put(outcome: Result<CommitOutcome, StoreError>, bytes: u64) -> Result<ItemEnd, StoreError> {
+    match outcome {
         Ok(outcome) => Ok(end_of(outcome, bytes)),
         Err(error @ StoreError::StorageFull { .. }) => Ok(FetchError::DiskFull(error.to_string()).into()),
         Err(error) => Err(error),

@@ -29,7 +29,7 @@ use crate::core::store::record::Record;
 use crate::core::store::store_handle::StoreHandle;
 
 /// Bytes read from a file at a time. Large enough that the hop to a thread is noise at gigabytes per second, small
-/// enough that a thousand downloads hold a quarter of a gigabyte at most.
+/// enough that a thousand downloads, with a chunk to be filled and two to be sent each, hold less than a gigabyte.
 pub const READ_CHUNK_BYTES: u64 = 256 << 10;
 
 /// Sent chunks of a response kept for the next ones: while one is written the next is filled.
